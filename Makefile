@@ -1,0 +1,69 @@
+# Every verb an operator has; `make help` lists them. Each first brings what the machine lacks.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down destroy status credentials logs test lint format lock
+SHELL := bash
+
+# Which version an image was built from: the last commit that changed what images are made of.
+export VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+export REVISION := $(shell git log -1 --format=%h -- Dockerfile.code Dockerfile.dagster code_location control_plane requirements dagster.yaml workspace.yaml 2>/dev/null)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:
+	@scripts/setup.sh
+
+demo: up ## from a fresh machine to a running stack, and two jobs run in containers of their own
+	@python3 scripts/demo.py
+
+up: setup ## start the stack and wait until it is healthy
+	@python3 scripts/stack.py up
+
+down: setup ## stop the stack, data kept
+	@python3 scripts/stack.py down
+
+destroy: setup ## stop the stack and delete its data, after asking (FORCE=1 does not ask)
+	@python3 scripts/stack.py destroy
+
+status: setup ## each part's health; exit status 1 when something is wrong
+	@python3 scripts/stack.py status
+
+credentials: setup ## where and as whom to sign in
+	@python3 scripts/stack.py credentials
+
+logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run's container
+	@python3 scripts/stack.py logs $(RUN)
+
+# The tools and tests, locked like the images; made anew when the lock changes.
+.venv/made: requirements/dev.txt requirements/build.txt
+	@python3 -m venv --help >/dev/null && scripts/setup.sh
+	@echo "making .venv"
+	@python3 -m venv --clear .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/build.txt
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+venv: .venv/made ## the Python environment of the tests, and of `dagster dev`
+
+test: setup .venv/made ## the whole test suite
+	@.venv/bin/python -m pytest
+
+lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile linters
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+	.venv/bin/shellcheck scripts/*.sh scripts/standin/*.sh control_plane/postgres/*.sh .ci/run
+	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster scripts/standin/Dockerfile
+	.venv/bin/compose-lint docker-compose.yml
+
+format: .venv/made
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+# Each file is constrained by those before it: one version of everything.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+lock: .venv/made ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions)
+	$(COMPILE) --group build -o requirements/build.txt
+	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
+	$(COMPILE) --group code -c requirements/control-plane.txt -o requirements/code.txt
+	$(COMPILE) --group build --group code --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/dev.txt

@@ -1,0 +1,1 @@
+"""The control plane's own Python: only what Dagster's configuration cannot say."""

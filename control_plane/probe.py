@@ -1,0 +1,103 @@
+"""Health probes: each asks its service for the thing the service exists for.
+
+The gap: Dagster's own probes (`dagster api grpc-health-check`, `dagster-daemon liveness-check`)
+import Dagster, which costs more than a second of CPU each time. These do not.
+
+    probe.py http URL          the guard: any 2xx answer
+    probe.py webserver URL     GraphQL answers, and its database does
+    probe.py grpc HOST:PORT    the gRPC health protocol says SERVING
+    probe.py daemon            every daemon thread has sent its heartbeat to the database
+"""
+
+import json
+import sys
+import urllib.request
+from pathlib import Path
+
+TIMEOUT_SECONDS = 5
+# Daemon threads send a heartbeat every 30 s; three missed ones are a fault.
+HEARTBEAT_TOLERANCE_SECONDS = 100
+
+
+def http(url: str) -> str | None:
+    """Returns None, or what is wrong."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS):  # noqa: S310 # our own URL
+        return None
+
+
+def webserver(url: str) -> str | None:
+    """Returns None, or what is wrong."""
+    query = json.dumps({"query": "{ runsOrError(limit: 1) { __typename } }"}).encode()
+    request = urllib.request.Request(  # noqa: S310 # our own URL
+        url, data=query, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+        kind = json.load(answer)["data"]["runsOrError"]["__typename"]
+    return None if kind == "Runs" else f"GraphQL answers with {kind}: see the log of the webserver"
+
+
+def grpc(address: str) -> str | None:
+    """Returns None, or what is wrong."""
+    from grpc import insecure_channel
+
+    # HealthCheckRequest without a service is no bytes; HealthCheckResponse SERVING is field 1 = 1.
+    check = insecure_channel(address).unary_unary("/grpc.health.v1.Health/Check")
+    answer = check(b"", timeout=TIMEOUT_SECONDS)
+    return None if answer == b"\x08\x01" else f"not SERVING: {answer!r}"
+
+
+def daemon() -> str | None:
+    """Returns None, or what is wrong."""
+    import os
+
+    import psycopg2
+    import yaml
+
+    # A heartbeat older than this container is the one before's.
+    ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    age = uptime - ticks / os.sysconf("SC_CLK_TCK")
+
+    instance = yaml.safe_load(Path(os.environ["DAGSTER_HOME"], "dagster.yaml").read_text())
+    postgres = instance["storage"]["postgres"]["postgres_db"]
+    connection = psycopg2.connect(
+        host=postgres["hostname"],
+        port=postgres["port"],
+        dbname=postgres["db_name"],
+        user=postgres["username"],
+        **postgres["params"],
+    )
+    with connection.cursor() as cursor:
+        # All threads of one daemon process write the same daemon_id: a row of another id is an
+        # earlier process's, or of a kind of daemon that is not switched on any more.
+        cursor.execute(
+            """
+            SELECT daemon_type, timestamp < timezone('utc', now()) - make_interval(secs => %s)
+            FROM daemon_heartbeats
+            WHERE daemon_id = (
+                SELECT daemon_id FROM daemon_heartbeats ORDER BY timestamp DESC LIMIT 1)
+            """,
+            (min(age, HEARTBEAT_TOLERANCE_SECONDS),),
+        )
+        rows: list[tuple[str, bool]] = cursor.fetchall()
+    silent = sorted(kind for kind, is_late in rows if is_late)
+    if not rows or silent:
+        return f"no heartbeat from {', '.join(silent) or 'any daemon'}: see the log of the daemon"
+    return None
+
+
+def main() -> None:
+    """Exits with status 1 and the reason when the service is not well."""
+    name, *arguments = sys.argv[1:]
+    try:
+        reason = {"http": http, "webserver": webserver, "grpc": grpc, "daemon": daemon}[name](
+            *arguments
+        )
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    if reason:
+        sys.exit(f"{name}: {reason}")
+
+
+if __name__ == "__main__":
+    main()

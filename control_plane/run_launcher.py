@@ -1,0 +1,66 @@
+"""The run launcher of this stack: Dagster's DockerRunLauncher, configured with variables.
+
+The gap: `container_kwargs` in dagster.yaml takes literals only, so that volume names and labels
+cannot carry the stack's name and two stacks could not live side by side; and a name in
+`env_vars` that is not set is found out when a run is launched, after the UI has said
+"launched" (dagster-io/dagster#4190). Could be deleted when `container_kwargs` accepts
+`{env: NAME}` and instance start-up checks `env_vars`.
+"""
+
+import os
+from collections.abc import Mapping
+from string import Template
+from typing import Any, Self
+
+from dagster import DagsterInvariantViolationError
+from dagster._serdes import ConfigurableClassData
+from dagster_docker import DockerRunLauncher
+
+
+class ComposeRunLauncher(DockerRunLauncher):
+    """DockerRunLauncher whose configuration may say ${NAME} wherever it takes a string."""
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Builds the launcher from its section of dagster.yaml.
+
+        Raises:
+            DagsterInvariantViolationError: A variable that the section names is not set.
+        """
+        for name in config_value.get("env_vars") or []:
+            if "=" not in name and name not in os.environ:
+                raise _unset(name, "env_vars")
+        return super().from_config_value(inst_data, substitute(config_value))
+
+
+def substitute(value: Any) -> Any:
+    """Replaces ${NAME} from the environment in every string of a configuration value.
+
+    Args:
+        value: What YAML can hold: mappings, lists and scalars, nested.
+
+    Returns:
+        A value of the same shape. `$$` becomes `$`, as in Compose.
+
+    Raises:
+        DagsterInvariantViolationError: A variable is not set.
+    """
+    if isinstance(value, str):
+        try:
+            return Template(value).substitute(os.environ)
+        except KeyError as unset:
+            raise _unset(unset.args[0], repr(value)) from None
+    if isinstance(value, Mapping):
+        return {key: substitute(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [substitute(item) for item in value]
+    return value
+
+
+def _unset(name: str, place: str) -> DagsterInvariantViolationError:
+    return DagsterInvariantViolationError(
+        f"{name} is not set, but dagster.yaml names it (run_launcher, {place}):"
+        f" set {name} in .env, or take it out of dagster.yaml, and start again"
+    )

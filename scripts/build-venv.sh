@@ -1,0 +1,18 @@
+#!/bin/sh
+# Inside an image build: makes /opt/dagster, a virtual environment with exactly the packages of
+# a requirements file, hashes checked, bytecode compiled. uv comes from requirements/build.txt.
+#   build-venv.sh REQUIREMENTS      environment: PACKAGE_INDEX; secret: ca_bundle (may be empty)
+set -eu
+
+if [ -s /run/secrets/ca_bundle ]; then
+    export PIP_CERT=/run/secrets/ca_bundle SSL_CERT_FILE=/run/secrets/ca_bundle
+fi
+if [ -n "${PACKAGE_INDEX:-}" ]; then
+    export PIP_INDEX_URL="$PACKAGE_INDEX" UV_DEFAULT_INDEX="$PACKAGE_INDEX"
+fi
+
+python3 -m venv /tmp/uv
+/tmp/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement /requirements/build.txt
+python3 -m venv --without-pip /opt/dagster
+/tmp/uv/bin/uv pip install --quiet --python /opt/dagster/bin/python --link-mode copy \
+    --require-hashes --compile-bytecode --requirement "$1"

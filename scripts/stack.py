@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+"""What an operator does with the stack, behind the Makefile's verbs. Standard library only.
+
+    stack.py up | down | destroy | status | logs [RUN] | credentials | config
+
+Compose does the work; this adds what it leaves open: a taken port is named before anything is
+built, a failed start ends in the one line that says why, and run containers, which Compose
+does not know, are stopped and removed with the stack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# What setup.sh found on this machine, then the user's own settings; later files win.
+ENV_FILES = (".machine.env", ".env")
+# How Compose and the run launcher (dagster.yaml, labels) mark what belongs to a stack.
+STACK_LABEL = "dagster/stack"
+RUN_LABEL = "dagster/run_id"
+# Run containers get this long to end by themselves when the stack goes down.
+RUN_STOP_SECONDS = 30
+
+
+class StackError(Exception):
+    """What happened, where to look and what to do, in one line."""
+
+
+class Stack:
+    """One stack: a Compose project and the run containers that belong to it."""
+
+    def __init__(self, root: Path = ROOT, settings: Mapping[str, str] | None = None) -> None:
+        """Args:
+        root: The folder with docker-compose.yml.
+        settings: Overrides of the environment, e.g. STACK_NAME and HTTP_PORT.
+        """
+        self.root = root
+        self.environment = {**os.environ, **(settings or {})}
+
+    def compose(
+        self, *arguments: str, check: bool = True, show: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `docker compose`, its output captured unless shown.
+
+        Raises:
+            StackError: It failed, and check was asked for; says the last line of its output.
+        """
+        files = [flag for name in ENV_FILES if (self.root / name).is_file()
+                 for flag in ("--env-file", name)]  # fmt: skip
+        done = subprocess.run(
+            ["docker", "compose", *files, *arguments],
+            cwd=self.root,
+            env=self.environment,
+            text=True,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            check=False,
+        )
+        if check and done.returncode:
+            reason = (done.stderr or "").strip() or f"exit status {done.returncode}, output above"
+            raise StackError(f"docker compose {arguments[0]}: {reason.splitlines()[-1]}")
+        return done
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """docker-compose.yml with all settings filled in."""
+        return json.loads(self.compose("config", "--format", "json").stdout)
+
+    @property
+    def name(self) -> str:
+        """STACK_NAME, also the Compose project's name."""
+        return self.config["name"]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that the web UI is published on."""
+        (port,) = self.config["services"]["webserver"]["ports"]
+        return port["host_ip"], int(port["published"])
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the web UI."""
+        host, port = self.address
+        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Asks the webserver.
+
+        Returns:
+            The answer's `data`.
+
+        Raises:
+            StackError: It does not answer, or answers with errors.
+        """
+        request = urllib.request.Request(  # noqa: S310 # our own URL
+            f"{self.url}/graphql",
+            data=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise StackError(f"GraphQL at {self.url}: {error}: {error.read().decode()}") from None
+        except OSError as error:
+            raise StackError(f"GraphQL at {self.url}: {error}: is the stack up?") from None
+        if answer.get("errors"):
+            raise StackError(f"GraphQL at {self.url}: {answer['errors'][0]['message']}")
+        return answer["data"]
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        """The state of each service's container, by service, as `docker compose ps` tells it."""
+        listing = self.compose("ps", "--all", "--format", "json").stdout
+        return {row["Service"]: row for row in map(json.loads, listing.splitlines())}
+
+    def run_containers(self, *, running_only: bool = False) -> dict[str, str]:
+        """This stack's run containers: container id by run id."""
+        listing = docker(
+            "ps", "--no-trunc", "--format", f'{{{{.ID}}}} {{{{.Label "{RUN_LABEL}"}}}}',
+            *([] if running_only else ["--all"]),
+            "--filter", f"label={STACK_LABEL}={self.name}", "--filter", f"label={RUN_LABEL}",
+        )  # fmt: skip
+        return {run: container for container, run in map(str.split, listing.splitlines())}
+
+    def problems(self) -> list[str]:
+        """What is wrong with the stack, and what to do; empty when nothing is."""
+        found: list[str] = []
+        states = self.services()
+        for service in self.config["services"]:
+            state = states.get(service)
+            if state is None:
+                found.append(f"{service}: has no container: make up")
+            elif state["State"] == "exited" and state["ExitCode"] == 0 and is_one_shot(state):
+                continue
+            elif state["State"] != "running":
+                found.append(f"{service}: {state['State']}, exit status {state['ExitCode']}:"
+                             f" {self.last_line(service) or 'make logs'}")  # fmt: skip
+            elif state["Health"] not in ("healthy", ""):
+                found.append(f"{service}: {state['Health']}: {self.health_output(state['ID'])}")
+        if not found:
+            found += self.location_errors()
+        return found
+
+    def location_errors(self) -> list[str]:
+        """Code locations that do not load, with the first line of the error."""
+        data = self.graphql(
+            """{ workspaceOrError { ... on PythonError { message } ... on Workspace {
+                 locationEntries { name locationOrLoadError {
+                   __typename ... on PythonError { message errorChain { error { message } } } } } } } }"""
+        )["workspaceOrError"]
+        errors: list[str] = []
+        for entry in data["locationEntries"]:
+            error = entry["locationOrLoadError"]
+            if error["__typename"] == "PythonError":
+                chain = [error["message"]] + [e["error"]["message"] for e in error["errorChain"]]
+                cause = next((m for m in reversed(chain) if m.strip()), "unknown").strip()
+                errors.append(
+                    f"code location {entry['name']} does not load: {cause.splitlines()[-1]}"
+                    f" (the whole error: {self.url}/deployment/locations): mend it, then make up"
+                )
+        return errors
+
+    def last_line(self, service: str) -> str:
+        """The last line a service wrote."""
+        log = self.compose("logs", "--no-log-prefix", "--no-color", "--tail", "20", service)
+        lines = [line for line in log.stdout.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else ""
+
+    def health_output(self, container: str) -> str:
+        """What the last health check of a container said."""
+        health = json.loads(docker("inspect", "--format", "{{json .State.Health}}", container))
+        log = (health or {}).get("Log") or []
+        return log[-1]["Output"].strip() if log else "no health check has run yet"
+
+
+def docker(*arguments: str) -> str:
+    """Runs the docker client.
+
+    Returns:
+        What it wrote to stdout.
+
+    Raises:
+        StackError: It failed.
+    """
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StackError(f"docker {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def is_one_shot(state: Mapping[str, Any]) -> bool:
+    """Whether a service is meant to end: only those have no restart policy."""
+    policy = docker("inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", state["ID"])
+    return policy.strip() == "no"
+
+
+def up(stack: Stack) -> None:
+    """Builds what has changed, starts, and waits until everything is healthy."""
+    refuse_taken_port(stack)
+    say("building images (a minute the first time, a second when nothing has changed)")
+    is_terminal = sys.stderr.isatty()
+    built = stack.compose("build", check=False, show=is_terminal)
+    if built.returncode:
+        sys.stderr.write(built.stderr or "")
+        raise StackError("an image could not be built: the reason is above")
+    say("starting, and waiting until every part is healthy")
+    started = time.monotonic()
+    done = stack.compose("up", "--detach", "--wait", "--remove-orphans", check=False)
+    if done.returncode:
+        problems = [problem for problem in stack.problems() if "has no container" not in problem]
+        # What never started waits for what failed, and says nothing by itself.
+        failed = [problem for problem in problems if ": created," not in problem]
+        raise StackError(
+            "not everything started: " + " | ".join(failed or problems or [done.stderr.strip()])
+        )
+    say(f"healthy after {time.monotonic() - started:.0f} s: {stack.url}")
+    for error in stack.location_errors():
+        say(f"WARNING: {error}")
+
+
+def refuse_taken_port(stack: Stack) -> None:
+    """Raises StackError when something else listens where the web UI is to be published."""
+    webserver = stack.services().get("webserver")
+    if webserver and webserver["State"] == "running":
+        return
+    host, port = stack.address
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StackError(
+                f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it, or"
+                f" set HTTP_PORT (and BIND_ADDRESS) to something free, e.g. HTTP_PORT={port + 1}"
+            ) from None
+
+
+def down(stack: Stack, *, volumes: bool = False) -> None:
+    """Stops the daemon, then the runs in flight, then the rest; data kept unless volumes."""
+    stack.compose("stop", "daemon", check=False)
+    in_flight = stack.run_containers(running_only=True)
+    if in_flight:
+        say(f"ending {len(in_flight)} runs in flight: {', '.join(in_flight)}")
+        docker("stop", "--time", str(RUN_STOP_SECONDS), *in_flight.values())
+    run_containers = stack.run_containers()
+    if run_containers:
+        docker("rm", "--force", *run_containers.values())
+    stack.compose("down", "--remove-orphans", *(["--volumes"] if volumes else []))
+    say(f"{stack.name} is down, its data {'deleted' if volumes else 'kept'}")
+
+
+def destroy(stack: Stack) -> None:
+    """Deletes the stack and its data, after asking."""
+    if os.environ.get("FORCE") != "1":
+        if not sys.stdin.isatty():
+            raise StackError("destroy deletes data and cannot ask here: FORCE=1 make destroy")
+        answer = input(f"Delete all runs, logs and values of the stack {stack.name}? [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            raise StackError("nothing was deleted")
+    down(stack, volumes=True)
+
+
+def status(stack: Stack) -> None:
+    """Prints each part's health; raises StackError naming what is wrong."""
+    states = stack.services()
+    rows = [["part", "state", "health", "since"]]
+    for service in stack.config["services"]:
+        state = states.get(service)
+        if state is None:
+            rows.append([service, "absent", "", ""])
+        else:
+            done = state["State"] == "exited" and state["ExitCode"] == 0
+            rows.append([service, "done" if done else state["State"], state["Health"], state["Status"]])  # fmt: skip
+    rows.append(["run containers", f"{len(stack.run_containers(running_only=True))} running", "", ""])
+    print(table(rows))
+    problems = stack.problems()
+    if problems:
+        raise StackError(" | ".join(problems))
+    print(f"\nAll well: {stack.url}")
+
+
+def logs(stack: Stack, run: str = "") -> None:
+    """Prints the services' logs, or those of a run's container (a run id or its beginning)."""
+    if not run:
+        follow = ["--follow"] if os.environ.get("FOLLOW") == "1" else []
+        stack.compose("logs", "--tail", "200", *follow, show=True)
+        return
+    found = [c for run_id, c in stack.run_containers().items() if run_id.startswith(run)]
+    if len(found) != 1:
+        raise StackError(
+            f"{len(found) or 'no'} containers on this machine belong to run {run}: see the run's"
+            f" page, {stack.url}/runs, whose events and step logs outlive its container"
+        )
+    subprocess.run(["docker", "logs", "--timestamps", found[0]], check=True)
+
+
+def credentials(stack: Stack) -> None:
+    """Prints where and as whom to sign in. There is no sign-in yet: user and password are empty."""
+    print(f"DAGSTER_URL={stack.url}\nDAGSTER_USER=\nDAGSTER_PASSWORD=")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lays rows of cells out in columns; the first row is the heading."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+             for row in rows]  # fmt: skip
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def say(line: str) -> None:
+    """Tells the operator what is going on."""
+    print(line, flush=True)
+
+
+VERBS = {
+    "up": up,
+    "down": down,
+    "destroy": destroy,
+    "status": status,
+    "logs": logs,
+    "credentials": credentials,
+}
+
+
+def main() -> None:
+    """Exits with status 1 and one line when the verb could not be carried out."""
+    verb, *arguments = sys.argv[1:]
+    try:
+        VERBS[verb](Stack(), *arguments)
+    except StackError as error:
+        sys.exit(f"{verb}: {error}")
+
+
+if __name__ == "__main__":
+    main()
