@@ -1,8 +1,8 @@
 """Creates or upgrades the schema of the instance database; refuses a bad dagster.yaml.
 
 The gap: webserver and daemon both create missing tables and neither migrates old ones, and
-`dagster instance migrate` does not look at the rest of dagster.yaml. This is a one-shot that both wait
-for, so that whatever is wrong is said once, by name, before anything starts.
+`dagster instance migrate` does not look at the rest of dagster.yaml. This is a one-shot that both
+wait for, so that whatever is wrong is said once, by name, before anything starts.
 """
 
 import sys

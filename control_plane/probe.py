@@ -13,6 +13,7 @@ import json
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any, cast
 
 TIMEOUT_SECONDS = 5
 # Daemon threads send a heartbeat every 30 s; three missed ones are a fault.
@@ -40,8 +41,9 @@ def grpc(address: str) -> str | None:
     """Returns None, or what is wrong."""
     from grpc import insecure_channel
 
+    channel = cast("Any", insecure_channel(address))  # grpcio ships no types
     # HealthCheckRequest without a service is no bytes; HealthCheckResponse SERVING is field 1 = 1.
-    check = insecure_channel(address).unary_unary("/grpc.health.v1.Health/Check")
+    check = channel.unary_unary("/grpc.health.v1.Health/Check")
     answer = check(b"", timeout=TIMEOUT_SECONDS)
     return None if answer == b"\x08\x01" else f"not SERVING: {answer!r}"
 

@@ -10,7 +10,7 @@ cannot carry the stack's name and two stacks could not live side by side; and a 
 import os
 from collections.abc import Mapping
 from string import Template
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from dagster import DagsterInvariantViolationError
 from dagster._serdes import ConfigurableClassData
@@ -29,17 +29,24 @@ class ComposeRunLauncher(DockerRunLauncher):
         Raises:
             DagsterInvariantViolationError: A variable that the section names is not set.
         """
-        for name in config_value.get("env_vars") or []:
+        names: list[str] = config_value.get("env_vars") or []
+        for name in names:
             if "=" not in name and name not in os.environ:
                 raise _unset(name, "env_vars")
-        return super().from_config_value(inst_data, substitute(config_value))
+        return super().from_config_value(
+            inst_data, cast("Mapping[str, Any]", substitute(config_value))
+        )
 
 
-def substitute(value: Any) -> Any:
+# What YAML can hold.
+Value = str | int | float | bool | None | Mapping[str, "Value"] | list["Value"]
+
+
+def substitute(value: Value) -> Value:
     """Replaces ${NAME} from the environment in every string of a configuration value.
 
     Args:
-        value: What YAML can hold: mappings, lists and scalars, nested.
+        value: A scalar, or mappings and lists of them, nested.
 
     Returns:
         A value of the same shape. `$$` becomes `$`, as in Compose.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the two demonstration jobs and prints what ran where. Standard library only.
 
-Each job is launched through GraphQL, as the web UI does it, and followed until it ends. The value it
-computed is read back from the I/O storage, by a container that did not compute it.
+Each job is launched through GraphQL, as the web UI does it, and followed until it ends. The value
+it computed is read back from the I/O storage, by a container that did not compute it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Result:
     seconds: float
     container: str
     image: str
-    value: Any
+    value: object
 
 
 def launch(stack: Stack, job: str) -> str:
@@ -94,12 +94,14 @@ def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:
     )
 
 
-def read_value(stack: Stack, image: str, path: str) -> Any:
+def read_value(stack: Stack, image: str, path: str) -> object:
     """Reads a pickled value from the I/O storage, in a container of the run's own image."""
     program = f"import json, pickle; print(json.dumps(pickle.load(open('/storage/{path}', 'rb'))))"
     volume = f"{stack.name}_io-storage:/storage:ro"
     return json.loads(
-        docker("run", "--rm", "--network=none", f"--volume={volume}", image, "python", "-c", program)
+        docker(
+            "run", "--rm", "--network=none", f"--volume={volume}", image, "python", "-c", program
+        )
     )
 
 

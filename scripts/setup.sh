@@ -114,6 +114,7 @@ install_engine() {
 
 # The host's own mirror for a suite, whatever form its sources are written in.
 apt_mirror() { # suite
+    # shellcheck disable=SC2016  # apt fills these in
     apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
         awk -v suite="$1" '$1 == suite { print $2; exit }'
 }

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parent.parent
 # What setup.sh found on this machine, then the user's own settings; later files win.
@@ -41,9 +41,11 @@ class Stack:
     """One stack: a Compose project and the run containers that belong to it."""
 
     def __init__(self, root: Path = ROOT, settings: Mapping[str, str] | None = None) -> None:
-        """Args:
-        root: The folder with docker-compose.yml.
-        settings: Overrides of the environment, e.g. STACK_NAME and HTTP_PORT.
+        """Takes nothing from the engine yet.
+
+        Args:
+            root: The folder with docker-compose.yml.
+            settings: Overrides of the environment, e.g. STACK_NAME and HTTP_PORT.
         """
         self.root = root
         self.environment = {**os.environ, **(settings or {})}
@@ -94,7 +96,7 @@ class Stack:
         host, port = self.address
         return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
 
-    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+    def graphql(self, query: str, **variables: object) -> dict[str, Any]:
         """Asks the webserver.
 
         Returns:
@@ -156,8 +158,8 @@ class Stack:
         """Code locations that do not load, with the first line of the error."""
         data = self.graphql(
             """{ workspaceOrError { ... on PythonError { message } ... on Workspace {
-                 locationEntries { name locationOrLoadError {
-                   __typename ... on PythonError { message errorChain { error { message } } } } } } } }"""
+                 locationEntries { name locationOrLoadError { __typename
+                   ... on PythonError { message errorChain { error { message } } } } } } } }"""
         )["workspaceOrError"]
         errors: list[str] = []
         for entry in data["locationEntries"]:
@@ -179,9 +181,10 @@ class Stack:
 
     def health_output(self, container: str) -> str:
         """What the last health check of a container said."""
-        health = json.loads(docker("inspect", "--format", "{{json .State.Health}}", container))
-        log = (health or {}).get("Log") or []
-        return log[-1]["Output"].strip() if log else "no health check has run yet"
+        health = docker("inspect", "--format", "{{json .State.Health}}", container)
+        state = cast("dict[str, Any]", json.loads(health) or {})
+        checks: list[dict[str, str]] = state.get("Log", [])
+        return checks[-1]["Output"].strip() if checks else "no health check has run yet"
 
 
 def docker(*arguments: str) -> str:
@@ -281,8 +284,11 @@ def status(stack: Stack) -> None:
             rows.append([service, "absent", "", ""])
         else:
             done = state["State"] == "exited" and state["ExitCode"] == 0
-            rows.append([service, "done" if done else state["State"], state["Health"], state["Status"]])  # fmt: skip
-    rows.append(["run containers", f"{len(stack.run_containers(running_only=True))} running", "", ""])
+            shown = "done" if done else state["State"]
+            rows.append([service, shown, state["Health"], state["Status"]])
+    rows.append(
+        ["run containers", f"{len(stack.run_containers(running_only=True))} running", "", ""]
+    )
     print(table(rows))
     problems = stack.problems()
     if problems:
