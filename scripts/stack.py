@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -76,8 +77,20 @@ class Stack:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """docker-compose.yml with all settings filled in."""
-        return json.loads(self.compose("config", "--format", "json").stdout)
+        """docker-compose.yml with all settings filled in.
+
+        Raises:
+            StackError: A setting is refused.
+        """
+        config = json.loads(self.compose("config", "--format", "json").stdout)
+        # Compose makes "mystack" of "My Stack!" for its own names and not for images and volumes.
+        name = config["services"]["migrate"]["environment"]["STACK_NAME"]
+        if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
+            raise StackError(
+                f"STACK_NAME={name!r} cannot name a stack: use lower-case letters, digits, - and _,"
+                " beginning with a letter or digit"
+            )
+        return config
 
     @property
     def name(self) -> str:
@@ -228,8 +241,9 @@ def up(stack: Stack) -> None:
             "not everything started: " + " | ".join(failed or problems or [done.stderr.strip()])
         )
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.url}")
-    for error in stack.location_errors():
-        say(f"WARNING: {error}")
+    errors = stack.location_errors()
+    if errors:
+        raise StackError(" | ".join(errors))
 
 
 def refuse_taken_port(stack: Stack) -> None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One-shot before everything else, in the postgres image, as root: generates the database
-# password on first start, and refuses a volume that this Postgres cannot read.
+# password on first start, refuses a volume that this Postgres cannot read, and gives Dagster's
+# volumes to the user that Dagster runs as.
 #
 # The gap: the postgres image and Dagster both want to be given a password. Here nobody has to
 # invent one, and nobody can leave a default one in place.
@@ -15,17 +16,14 @@ if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
     exit 1
 fi
 
-password_was_lost() { [ -n "$volume_major" ] && [ ! -s "$SERVER_DIR/password" ]; }
-
 write() { # file, owner; content from stdin; whole or not at all
     install --mode 0600 --owner "$2" --group "$2" /dev/stdin "$1.new"
     mv "$1.new" "$1"
 }
 
 if [ ! -s "$SERVER_DIR/password" ]; then
-    ! password_was_lost || lost=yes
     password=$(head -c 32 /dev/urandom | base64 | tr -d '\n/+=')
-    if [ "${lost:-}" = yes ]; then
+    if [ -n "$volume_major" ]; then
         echo "prepare: the volume with the database password is gone; setting a new one"
         echo "ALTER ROLE \"$POSTGRES_USER\" PASSWORD '$password'" |
             setpriv --reuid=postgres --regid=postgres --clear-groups postgres --single -D "$PGDATA" "$POSTGRES_DB" >/dev/null
@@ -36,3 +34,4 @@ if [ ! -s "$SERVER_DIR/password" ]; then
 fi
 
 write "$CLIENT_DIR/pgpass" "$DAGSTER_UID" <"$SERVER_DIR/pgpass"
+chown "$DAGSTER_UID:$DAGSTER_UID" /var/lib/dagster/*

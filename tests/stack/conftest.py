@@ -1,0 +1,180 @@
+"""A real stack for the tests, of its own name and port, made from a copy of this checkout.
+
+The copy has one more file in code_location/: jobs that hang, fail and talk, which nobody wants in
+their UI.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from demo import FINAL, LAUNCH, RUN
+from stack import Stack, docker
+
+ROOT = Path(__file__).resolve().parents[2]
+EXTRA_DEFINITIONS = Path(__file__).parent / "extra_definitions.py"
+NAME = "dagster-test"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def checkout(folder):
+    """A copy of what git would clone, and of what setup.sh found on this machine."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\n")  # fmt: skip
+    for name in [*filter(None, names), ".machine.env"]:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+class TestStack(Stack):
+    """A stack with what tests ask of it."""
+
+    __test__ = False
+
+    def __init__(self, root, name, **settings):
+        port = str(settings.pop("HTTP_PORT", None) or free_port())
+        super().__init__(root, {"STACK_NAME": name, "HTTP_PORT": port, **settings})
+
+    def verb(self, *arguments, **settings):
+        """Runs an operator's command as `make` does; returns the finished process."""
+        return subprocess.run(
+            [sys.executable, "scripts/stack.py", *arguments],
+            cwd=self.root, env={**self.environment, **settings},
+            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def launch(self, job, assets=()):
+        selection = [{"path": [asset]} for asset in assets]
+        mutation = LAUNCH.replace("$job: String!", "$job: String!, $assets: [AssetKeyInput!]")
+        mutation = mutation.replace("jobName: $job", "jobName: $job, assetSelection: $assets")
+        answer = self.graphql(mutation, job=job, assets=selection or None)["launchRun"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return answer["run"]["runId"]
+
+    def status_of(self, run_id):
+        return self.graphql(RUN, id=run_id)["runOrError"]["status"]
+
+    def finished(self, run_id, seconds=120):
+        """Waits until a run has ended; returns its status."""
+        return wait_until(
+            lambda: (status := self.status_of(run_id)) in FINAL and status,
+            f"run {run_id} to end",
+            seconds,
+        )
+
+    def run(self, job, assets=()):
+        """Launches and waits for success; returns the run id."""
+        run_id = self.launch(job, assets)
+        status = self.finished(run_id)
+        assert status == "SUCCESS", self.events(run_id)
+        return run_id
+
+    def events(self, run_id):
+        query = """query Events($id: ID!) { logsForRun(runId: $id) { ... on EventConnection {
+          events { __typename
+            ... on MessageEvent { message stepKey }
+            ... on LogsCapturedEvent { fileKey }
+            ... on ExecutionStepFailureEvent { error { message stack causes { message stack } } }
+        } } } }"""
+        return self.graphql(query, id=run_id)["logsForRun"]["events"]
+
+    def captured(self, run_id):
+        """stdout and stderr of a run's steps, as the UI's stdout and stderr tabs show them."""
+        keys = [e["fileKey"] for e in self.events(run_id) if e["__typename"] == "LogsCapturedEvent"]
+        query = "query Logs($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }"
+        logs = [
+            self.graphql(query, key=[run_id, "compute_logs", key])["capturedLogs"] for key in keys
+        ]
+        return tuple("".join(log[end] or "" for log in logs) for end in ("stdout", "stderr"))
+
+    def inspect(self, container):
+        return json.loads(docker("inspect", container))[0]
+
+    def ended(self, container):
+        """Waits until a container has stopped; returns its state."""
+        return wait_until(
+            lambda: not (state := self.inspect(container)["State"])["Running"] and state,
+            f"container {container[:12]} to stop",
+        )
+
+    def container_of(self, service):
+        return self.services()[service]["ID"]
+
+    def is_healthy(self):
+        return not self.problems()
+
+    def diagnosis(self):
+        """State and logs of every container of this stack, for a failed test's report."""
+        parts = [self.compose("ps", "--all", check=False).stdout]
+        parts.append(self.compose("logs", "--tail", "60", "--no-color", check=False).stdout)
+        for run, container in self.run_containers().items():
+            log = subprocess.run(["docker", "logs", "--tail", "40", container],
+                                 capture_output=True, text=True, check=False)  # fmt: skip
+            state = docker("inspect", "--format", "{{json .State}}", container)
+            parts.append(f"run {run} {container[:12]} {state}\n{log.stdout}{log.stderr}")
+        return "\n".join(parts)
+
+
+def wait_until(condition, what, seconds=120):
+    """Waits for a condition to be true; returns its value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.2)
+    pytest.fail(f"waited {seconds} s for {what}")
+    return None
+
+
+STARTED = []
+
+
+@pytest.fixture(scope="session")
+def new_stack(tmp_path_factory):
+    """Makes stacks that are not started yet; destroys them all at the end."""
+
+    def make(name, **settings):
+        root = checkout(tmp_path_factory.mktemp(name))
+        made = TestStack(root, name, **settings)
+        STARTED.append(made)
+        return made
+
+    yield make
+    while STARTED:
+        STARTED.pop().verb("destroy", FORCE="1")
+
+
+@pytest.fixture(scope="session")
+def stack(new_stack):
+    """The stack that most tests share, started and healthy."""
+    made = new_stack(NAME)
+    shutil.copy(EXTRA_DEFINITIONS, made.root / "code_location/defs/extra_definitions.py")
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
+    return made
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for started in STARTED:
+            report.sections.append(
+                (f"containers of {started.environment['STACK_NAME']}", started.diagnosis())
+            )

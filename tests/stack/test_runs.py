@@ -1,0 +1,106 @@
+"""Runs, from the launch to what is left of them."""
+
+import pytest
+from conftest import docker, wait_until
+
+JOBS = ["process_numbers", "process_numbers_asset"]
+
+
+def test_every_object_of_the_seed_is_listed(stack):
+    data = stack.graphql("""{ repositoryOrError(repositorySelector: {
+        repositoryLocationName: "code_location", repositoryName: "__repository__"}) {
+        ... on Repository { jobs { name } schedules { name scheduleState { status } }
+          assetNodes { assetKey { path } groupName description kinds } } } }""")[
+        "repositoryOrError"
+    ]
+    assert set(JOBS) <= {job["name"] for job in data["jobs"]}
+    assert {s["name"]: s["scheduleState"]["status"] for s in data["schedules"]} == {
+        "process_numbers_every_minute": "STOPPED",
+        "process_numbers_asset_every_minute": "STOPPED",
+    }
+    numbers = [node for node in data["assetNodes"] if node["groupName"] == "numbers"]
+    assert len(numbers) == 6
+    assert all(node["description"] and node["kinds"] == ["python"] for node in numbers)
+
+
+def test_each_job_runs_in_a_container_of_its_own_from_the_code_server_s_image(stack):
+    runs = [stack.run(job) for job in JOBS]
+    containers = [stack.run_containers()[run] for run in runs]
+    assert len(set(containers)) == len(JOBS)
+    server = stack.inspect(stack.container_of("code_location"))
+    for container in containers:
+        run_container = stack.inspect(container)
+        assert run_container["Image"] == server["Image"]
+        assert stack.ended(container)["ExitCode"] == 0
+        assert list(run_container["NetworkSettings"]["Networks"]) == [f"{stack.name}_runs"]
+
+
+def test_stdout_and_stderr_outlive_the_container(stack):
+    run = stack.run("talk")
+    container = stack.run_containers()[run]
+    stack.ended(container)
+    docker("rm", container)
+    stdout, stderr = stack.captured(run)
+    assert "said on stdout" in stdout
+    assert "said on stderr" in stderr
+
+
+def test_a_terminated_run_is_canceled_and_its_container_stops(stack):
+    run = stack.launch("hang")
+    wait_until(lambda: any(e.get("message") == "waiting" for e in stack.events(run)), "the op")
+    container = stack.run_containers(running_only=True)[run]
+    stack.graphql("mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run)
+    assert stack.finished(run) == "CANCELED"
+    stack.ended(container)
+
+
+def test_a_failing_op_fails_the_run_with_its_traceback_and_is_not_run_again(stack):
+    run = stack.launch("fail")
+    assert stack.finished(run) == "FAILURE"
+    (failure,) = [e for e in stack.events(run) if e["__typename"] == "ExecutionStepFailureEvent"]
+    (cause,) = failure["error"]["causes"]
+    assert cause["message"] == "RuntimeError: the pump is dry\n"
+    assert any("extra_definitions.py" in frame for frame in cause["stack"])
+    assert retries_of(stack, run) == []
+
+
+def test_a_run_whose_container_is_killed_is_noticed_and_run_again(stack):
+    """Crash-only retries: the first attempt fails by itself, Dagster launches another."""
+    run = stack.launch("hang")
+    wait_until(lambda: any(e.get("message") == "waiting" for e in stack.events(run)), "the op")
+    docker("kill", stack.run_containers(running_only=True)[run])
+    assert stack.finished(run) == "FAILURE"
+    assert any("exit" in (e.get("message") or "").lower() for e in stack.events(run))
+    (again,) = wait_until(lambda: retries_of(stack, run), "a second attempt")
+    wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt to start")
+    stack.graphql(
+        "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=again
+    )
+    assert stack.finished(again) == "CANCELED"
+
+
+def test_an_asset_written_by_one_run_is_read_by_the_next_run_s_container(stack):
+    stack.run("__ASSET_JOB", assets=["generated_numbers"])
+    run = stack.run("__ASSET_JOB", assets=["filtered_even_numbers"])
+    loaded = [e for e in stack.events(run) if e["__typename"] == "LoadedInputEvent"]
+    assert loaded, stack.events(run)
+
+
+@pytest.mark.parametrize("argument", ["whole id", "first characters"])
+def test_the_log_of_a_run_s_container_can_be_asked_for(stack, argument):
+    run = stack.run("process_numbers")
+    done = stack.verb("logs", run if argument == "whole id" else run[:8])
+    assert "RUN_SUCCESS" in done.stdout + done.stderr
+
+
+def test_asking_for_the_log_of_an_unknown_run_says_where_to_look(stack):
+    done = stack.verb("logs", "0000dead")
+    assert done.returncode == 1
+    assert "no containers on this machine belong to run 0000dead" in done.stderr
+    assert f"{stack.url}/runs" in done.stderr
+
+
+def retries_of(stack, run):
+    query = """query Retries($id: String!) { runsOrError(filter: {tags: [
+        {key: "dagster/parent_run_id", value: $id}]}) { ... on Runs { results { runId } } } }"""
+    return [r["runId"] for r in stack.graphql(query, id=run)["runsOrError"]["results"]]

@@ -1,0 +1,129 @@
+"""The services: crash-safe, side by side, and silent about the password."""
+
+import json
+import subprocess
+
+import pytest
+from conftest import docker, wait_until
+
+SERVICES = ["postgres", "guard", "code_location", "webserver", "daemon"]
+
+
+def history(stack):
+    data = stack.graphql("{ runsOrError { ... on Runs { results { runId status } } } }")
+    return {run["runId"]: run["status"] for run in data["runsOrError"]["results"]}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_that_is_killed_comes_back_healthy_by_itself(stack, service):
+    container = stack.container_of(service)
+    before = stack.inspect(container)["State"]["StartedAt"]
+    # From inside: after `docker kill` Docker would take the stop for the operator's wish.
+    subprocess.run(["docker", "exec", container, "sh", "-c", "kill -9 -1"], check=False)
+    wait_until(lambda: stack.inspect(container)["State"]["StartedAt"] != before, "a restart")
+    wait_until(lambda: stack.inspect(container)["State"]["Health"]["Status"] == "healthy", service)
+
+
+def test_after_every_service_was_killed_once_a_job_still_runs(stack):
+    wait_until(stack.is_healthy, "the whole stack")
+    stack.run("process_numbers")
+
+
+def test_down_and_up_again_keeps_history(stack):
+    stack.run("process_numbers_asset")
+    before = history(stack)
+    assert stack.verb("down").returncode == 0
+    assert docker("ps", "--all", "--quiet", "--filter", f"network={stack.name}_runs") == ""
+    up = stack.verb("up")
+    assert up.returncode == 0, up.stderr
+    assert history(stack) == before
+
+
+def test_migrating_a_database_that_is_up_to_date_is_harmless(stack):
+    before = history(stack)
+    done = stack.compose("run", "--rm", "migrate")
+    assert "migrate: Updating run storage..." in done.stdout
+    assert history(stack) == before
+
+
+def test_the_password_is_in_no_configuration_environment_command_or_log(stack):
+    password = stack.compose(
+        "exec", "--no-TTY", "postgres", "cat", "/run/postgres-credentials/password"
+    ).stdout.strip()
+    assert len(password) > 40
+    run = stack.run("process_numbers")
+    containers = [row["ID"] for row in stack.services().values()] + [stack.run_containers()[run]]
+    shown = [docker("inspect", container) for container in containers]
+    shown += [docker("history", "--no-trunc", json.loads(text)[0]["Image"]) for text in shown]
+    shown += [stack.compose("config").stdout, stack.compose("logs").stdout]
+    assert not [text[:200] for text in shown if password in text]
+
+
+def test_services_and_runs_do_not_run_as_root(stack):
+    run = stack.run("process_numbers")
+    users = {
+        name: stack.inspect(row["ID"])["Config"]["User"] for name, row in stack.services().items()
+    }
+    users["run"] = stack.inspect(stack.run_containers()[run])["Config"]["User"]
+    roots = {name for name, user in users.items() if user.split(":")[0] in ("", "0", "root")}
+    assert roots == {"guard", "prepare"}
+
+
+def test_a_lost_password_volume_costs_nothing(stack):
+    before = history(stack)
+    stack.verb("down")
+    docker(
+        "volume", "rm", f"{stack.name}_postgres-credentials", f"{stack.name}_dagster-credentials"
+    )
+    up = stack.verb("up")
+    assert up.returncode == 0, up.stderr
+    assert history(stack) == before
+
+
+def test_status_is_quiet_when_all_is_well_and_names_what_is_not(stack):
+    well = stack.verb("status")
+    assert well.returncode == 0, well.stderr
+    assert "All well" in well.stdout
+    stack.compose("stop", "daemon")
+    ill = stack.verb("status")
+    assert ill.returncode == 1
+    assert ill.stderr.startswith("status: daemon: exited")
+    stack.compose("start", "daemon")
+    wait_until(stack.is_healthy, "the daemon")
+
+
+def test_credentials_are_three_lines(stack):
+    lines = stack.verb("credentials").stdout.splitlines()
+    assert [line.split("=")[0] for line in lines] == [
+        "DAGSTER_URL",
+        "DAGSTER_USER",
+        "DAGSTER_PASSWORD",
+    ]
+    assert lines[0] == f"DAGSTER_URL={stack.url}"
+
+
+def test_destroy_does_not_delete_unasked(stack):
+    done = stack.verb("destroy")
+    assert done.returncode == 1
+    assert "FORCE=1 make destroy" in done.stderr
+    assert stack.is_healthy()
+
+
+def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
+    """`docker compose up -d --wait` with no .env and no make, where engine and images are there."""
+    second = new_stack("dagster-test-plain")
+    second.compose("build")
+    (second.root / ".machine.env").unlink()
+    plain = second.environment | {"PYTHON_IMAGE": "", "POSTGRES_IMAGE": ""}
+    done = subprocess.run(
+        ["docker", "compose", "up", "--detach", "--wait"],
+        cwd=second.root, env=plain, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert second.is_healthy()
+    run = second.run("process_numbers")
+    assert run not in history(stack)
+    assert stack.is_healthy()
+    assert second.verb("destroy", FORCE="1").returncode == 0
+    left = docker("volume", "ls", "--quiet", "--filter", f"name={second.name}_")
+    assert left == ""

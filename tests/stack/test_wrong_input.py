@@ -1,0 +1,83 @@
+"""Wrong input: one clear line that names the cause and the remedy, and nothing is lost."""
+
+import socket
+
+import yaml
+from conftest import docker
+
+
+def refusal(done):
+    assert done.returncode == 1, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def test_a_taken_port_is_refused_before_anything_is_built(new_stack):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        stack = new_stack("dagster-test-port", HTTP_PORT=port)
+        line = refusal(stack.verb("up"))
+    assert f"port {port} on 127.0.0.1 cannot be used (Address already in use)" in line
+    assert "HTTP_PORT" in line
+    assert not stack.services()
+
+
+def test_a_wrong_stack_name_is_refused_by_name(new_stack):
+    line = refusal(new_stack("My Stack!").verb("up"))
+    assert line.startswith("up: STACK_NAME='My Stack!' cannot name a stack: use lower-case letters")
+
+
+def test_a_port_that_is_none_is_refused_by_name(new_stack):
+    assert "http" in refusal(new_stack("dagster-test-port", HTTP_PORT="http").verb("up"))
+
+
+def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack):
+    stack = new_stack("dagster-test-variable")
+    file = stack.root / "dagster.yaml"
+    instance = yaml.safe_load(file.read_text())
+    instance["run_launcher"]["config"]["env_vars"] = ["WAREHOUSE_URL"]
+    file.write_text(yaml.safe_dump(instance))
+    line = refusal(stack.verb("up"))
+    assert "WAREHOUSE_URL is not set" in line
+    assert "set WAREHOUSE_URL in .env" in line
+    assert stack.services()["daemon"]["State"] == "created"
+    # The remedy works.
+    (stack.root / ".env").write_text("WAREHOUSE_URL=https://warehouse.example\n")
+    done = stack.verb("up")
+    assert done.returncode == 0, done.stderr
+    run = stack.run("process_numbers")
+    environment = stack.inspect(stack.run_containers()[run])["Config"]["Env"]
+    assert "WAREHOUSE_URL=https://warehouse.example" in environment
+    stack.verb("destroy", FORCE="1")
+
+
+def test_a_database_of_another_major_version_is_refused_and_left_alone(new_stack):
+    stack = new_stack("dagster-test-major")
+    volume = f"{stack.name}_postgres-data"
+    stack.compose("build", "prepare")
+    image = stack.config["services"]["prepare"]["image"]
+    write = f"--volume={volume}:/v", "--entrypoint=sh", image, "-c", "echo 16 >/v/PG_VERSION"
+    docker("run", "--rm", "--user=0", *write)
+    line = refusal(stack.verb("up"))
+    assert "made by PostgreSQL 16, this stack runs PostgreSQL 17" in line
+    assert "POSTGRES_IMAGE" in line
+    listing = docker("run", "--rm", f"--volume={volume}:/v", "--entrypoint=ls", image, "-A", "/v")
+    assert listing.split() == ["PG_VERSION"]
+
+
+def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(new_stack):
+    stack = new_stack("dagster-test-broken")
+    file = stack.root / "code_location/defs/numbers/broken.py"
+    file.write_text("import no_such_module\n")
+    line = refusal(stack.verb("up"))
+    assert "code location code_location does not load" in line
+    assert "No module named 'no_such_module'" in line
+    # The UI is up and shows it; mended code is live after another `up`.
+    assert stack.graphql("{ version }")["version"]
+    assert "no_such_module" in refusal(stack.verb("status"))
+    file.unlink()
+    assert stack.verb("up").returncode == 0
+    stack.run("process_numbers")
+    stack.verb("destroy", FORCE="1")

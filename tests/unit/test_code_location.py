@@ -1,0 +1,67 @@
+"""The seed's first objects, in this process: no Docker, no database."""
+
+import pytest
+from dagster import AssetKey, DagsterInstance, DefaultScheduleStatus
+
+from code_location.definitions import defs
+
+NUMBERS = {
+    "generated_numbers",
+    "filtered_even_numbers",
+    "filtered_odd_numbers",
+    "summed_even_numbers",
+    "summed_odd_numbers",
+    "summed_two_sums",
+}
+
+
+@pytest.fixture(scope="module")
+def definitions():
+    return defs()
+
+
+def test_the_op_job_computes_55(definitions):
+    result = definitions.resolve_job_def("process_numbers").execute_in_process()
+    assert result.output_for_node("sum_two_sums") == 55
+
+
+def test_the_asset_job_computes_55_and_materializes_all_six(definitions):
+    with DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_job_def("process_numbers_asset").execute_in_process(
+            instance=instance
+        )
+        materialized = {event.asset_key.to_user_string() for event in
+                        result.get_asset_materialization_events()}  # fmt: skip
+    assert materialized == NUMBERS
+    assert result.asset_value("summed_two_sums") == 55
+
+
+def test_every_step_runs_in_the_run_s_own_process(definitions):
+    """A process per step costs two seconds each, and the run has a container to itself."""
+    for name in ("process_numbers", "process_numbers_asset"):
+        assert definitions.resolve_job_def(name).executor_def.name == "in_process"
+
+
+def test_the_op_job_carries_its_tag_and_description(definitions):
+    job = definitions.resolve_job_def("process_numbers")
+    assert job.tags["domain"] == "numbers"
+    assert job.description == "Process numbers"
+    assert all(node.definition.description for node in job.graph.nodes)
+
+
+def test_the_assets_are_described_grouped_and_of_kind_python(definitions):
+    graph = definitions.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} >= NUMBERS
+    for name in NUMBERS:
+        node = graph.get(AssetKey(name))
+        assert node.group_name == "numbers"
+        assert node.description
+        assert node.kinds == {"python"}
+
+
+@pytest.mark.parametrize("job", ["process_numbers", "process_numbers_asset"])
+def test_each_job_has_an_every_minute_schedule_that_is_off(definitions, job):
+    schedule = definitions.resolve_schedule_def(f"{job}_every_minute")
+    assert schedule.job_name == job
+    assert schedule.cron_schedule == "* * * * *"
+    assert schedule.default_status == DefaultScheduleStatus.STOPPED

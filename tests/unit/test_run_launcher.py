@@ -1,0 +1,43 @@
+import pytest
+from dagster import DagsterInvariantViolationError
+from dagster._serdes import ConfigurableClassData
+
+from control_plane.run_launcher import ComposeRunLauncher, substitute
+
+DATA = ConfigurableClassData("control_plane.run_launcher", "ComposeRunLauncher", "{}")
+
+
+def test_variables_are_filled_in_at_every_depth(monkeypatch):
+    monkeypatch.setenv("STACK_NAME", "blue")
+    config = {"networks": ["${STACK_NAME}_runs"], "container_kwargs": {"labels": {"a": "$$5"}}}
+    assert substitute(config) == {
+        "networks": ["blue_runs"],
+        "container_kwargs": {"labels": {"a": "$5"}},
+    }
+
+
+def test_what_is_no_string_stays_as_it_is():
+    assert substitute({"init": True, "pids_limit": 512, "x": None, "y": [1.5]}) == {
+        "init": True,
+        "pids_limit": 512,
+        "x": None,
+        "y": [1.5],
+    }
+
+
+def test_a_variable_that_is_not_set_is_refused_by_name(monkeypatch):
+    monkeypatch.delenv("STACK_NAME", raising=False)
+    with pytest.raises(DagsterInvariantViolationError, match="STACK_NAME is not set"):
+        substitute(["${STACK_NAME}_runs"])
+
+
+def test_an_env_var_for_runs_that_is_not_set_is_refused_by_name(monkeypatch):
+    monkeypatch.delenv("WAREHOUSE_URL", raising=False)
+    with pytest.raises(DagsterInvariantViolationError, match="WAREHOUSE_URL is not set"):
+        ComposeRunLauncher.from_config_value(DATA, {"env_vars": ["A=1", "WAREHOUSE_URL"]})
+
+
+def test_an_env_var_for_runs_that_is_set_is_accepted(monkeypatch):
+    monkeypatch.setenv("WAREHOUSE_URL", "")
+    launcher = ComposeRunLauncher.from_config_value(DATA, {"env_vars": ["WAREHOUSE_URL"]})
+    assert launcher.env_vars == ["WAREHOUSE_URL"]
