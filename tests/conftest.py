@@ -1,7 +1,54 @@
+import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
+EXTRA_DEFINITIONS = ROOT / "tests/stack/extra_definitions.py"
 
 # The operator's commands are scripts, not a package.
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
+
+STARTED = []
+
+
+@pytest.fixture(scope="session")
+def new_stack(tmp_path_factory):
+    """Makes stacks that are not started yet; destroys them all at the end."""
+    from harness import TestStack, checkout
+
+    def make(name, **settings):
+        root = checkout(tmp_path_factory.mktemp(name))
+        made = TestStack(root, name, **settings)
+        STARTED.append(made)
+        return made
+
+    yield make
+    while STARTED:
+        STARTED.pop().verb("destroy", FORCE="1")
+
+
+@pytest.fixture(scope="session")
+def stack(new_stack):
+    """The stack that most tests share, started and healthy.
+
+    It has one more file in code_location/: jobs that hang, fail and talk, which nobody wants in
+    their UI.
+    """
+    made = new_stack("dagster-test")
+    shutil.copy(EXTRA_DEFINITIONS, made.root / "code_location/defs/extra_definitions.py")
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
+    return made
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for started in STARTED:
+            report.sections.append(
+                (f"containers of {started.environment['STACK_NAME']}", started.diagnosis())
+            )

@@ -1,7 +1,7 @@
 """Runs, from the launch to what is left of them."""
 
 import pytest
-from conftest import docker, wait_until
+from harness import docker, wait_until
 
 JOBS = ["process_numbers", "process_numbers_asset"]
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import docker, wait_until
+from harness import docker, wait_until
 
 SERVICES = ["postgres", "guard", "code_location", "webserver", "daemon"]
 

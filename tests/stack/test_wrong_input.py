@@ -3,7 +3,7 @@
 import socket
 
 import yaml
-from conftest import docker
+from harness import docker
 
 
 def refusal(done):

@@ -183,7 +183,7 @@ def test_every_service_has_limits_rotation_init_and_an_end(service):
         ]
         assert set(waiting) == {"service_completed_successfully"}
     else:
-        assert definition["restart"] == "unless-stopped"
+        assert definition["restart"] == "always"
         assert definition["healthcheck"]["test"][0] == "CMD"
         assert definition["stop_grace_period"]
 

@@ -1,8 +1,4 @@
-"""A real stack for the tests, of its own name and port, made from a copy of this checkout.
-
-The copy has one more file in code_location/: jobs that hang, fail and talk, which nobody wants in
-their UI.
-"""
+"""Real stacks for the tests, each of its own name and port, made from a copy of this checkout."""
 
 import json
 import shutil
@@ -14,11 +10,9 @@ from pathlib import Path
 
 import pytest
 from demo import FINAL, LAUNCH, RUN
-from stack import Stack, docker
+from stack import Stack, StackError, docker
 
-ROOT = Path(__file__).resolve().parents[2]
-EXTRA_DEFINITIONS = Path(__file__).parent / "extra_definitions.py"
-NAME = "dagster-test"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def free_port():
@@ -115,7 +109,10 @@ class TestStack(Stack):
         return self.services()[service]["ID"]
 
     def is_healthy(self):
-        return not self.problems()
+        try:
+            return not self.problems()
+        except StackError:  # the webserver does not answer yet
+            return False
 
     def diagnosis(self):
         """State and logs of every container of this stack, for a failed test's report."""
@@ -139,42 +136,3 @@ def wait_until(condition, what, seconds=120):
         time.sleep(0.2)
     pytest.fail(f"waited {seconds} s for {what}")
     return None
-
-
-STARTED = []
-
-
-@pytest.fixture(scope="session")
-def new_stack(tmp_path_factory):
-    """Makes stacks that are not started yet; destroys them all at the end."""
-
-    def make(name, **settings):
-        root = checkout(tmp_path_factory.mktemp(name))
-        made = TestStack(root, name, **settings)
-        STARTED.append(made)
-        return made
-
-    yield make
-    while STARTED:
-        STARTED.pop().verb("destroy", FORCE="1")
-
-
-@pytest.fixture(scope="session")
-def stack(new_stack):
-    """The stack that most tests share, started and healthy."""
-    made = new_stack(NAME)
-    shutil.copy(EXTRA_DEFINITIONS, made.root / "code_location/defs/extra_definitions.py")
-    done = made.verb("up")
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
-    return made
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    outcome = yield
-    report = outcome.get_result()
-    if report.when == "call" and report.failed:
-        for started in STARTED:
-            report.sections.append(
-                (f"containers of {started.environment['STACK_NAME']}", started.diagnosis())
-            )

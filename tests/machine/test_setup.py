@@ -1,0 +1,95 @@
+"""scripts/setup.sh on a machine that is ready, one that is not, and one whose engine was killed."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+PID_FILE = Path("/var/run/docker.pid")
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="imitates other machines with mounts")
+
+
+def setup(*prefix, **settings):
+    return subprocess.run(
+        [*prefix, "scripts/setup.sh"],
+        cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def one_line(done):
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+@pytest.fixture
+def without_docker(tmp_path):
+    """A PATH with everything but Docker."""
+    for folder in ("/usr/sbin", "/usr/bin"):
+        for command in Path(folder).iterdir():
+            if "docker" not in command.name and not (tmp_path / command.name).exists():
+                (tmp_path / command.name).symlink_to(command)
+    return str(tmp_path)
+
+
+def test_a_machine_that_is_ready_is_left_alone_in_silence():
+    before = (ROOT / ".machine.env").stat().st_mtime
+    done = setup()
+    assert done.returncode == 0
+    assert done.stdout + done.stderr == ""
+    assert (ROOT / ".machine.env").stat().st_mtime == before
+
+
+def test_too_little_disk_is_refused():
+    line = one_line(setup(DISK_NEEDED_MIB="999999999"))
+    assert "too little disk" in line
+    assert "999999999 MiB needed" in line
+
+
+def test_an_engine_elsewhere_that_does_not_answer_is_named():
+    line = one_line(setup(DOCKER_HOST="tcp://127.0.0.1:1"))
+    assert "DOCKER_HOST=tcp://127.0.0.1:1" in line
+
+
+@needs_root
+def test_somebody_who_is_not_root_is_told_so_where_there_is_no_engine(without_docker):
+    Path(without_docker).chmod(0o755)
+    for parent in list(Path(without_docker).parents)[:3]:
+        parent.chmod(0o755)
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    line = one_line(setup(*nobody, PATH=without_docker))
+    assert "no Docker engine answers and this is not root" in line
+
+
+@needs_root
+def test_an_unknown_distribution_is_refused_by_name(without_docker, tmp_path_factory):
+    release = tmp_path_factory.mktemp("etc") / "os-release"
+    release.write_text("ID=plan9\nVERSION_ID=4\n")
+    elsewhere = f'mount --bind {release} "$(readlink -f /etc/os-release)"; exec "$0"'
+    line = one_line(setup("unshare", "--mount", "sh", "-c", elsewhere, PATH=without_docker))
+    assert "do not know how to install Docker on plan9 4" in line
+
+
+@pytest.mark.skipif(
+    os.environ.get("TEST_ENGINE_MAY_BE_KILLED") != "1" or Path("/run/systemd/system").is_dir(),
+    reason="kills this machine's Docker engine: only where .ci/run or you say so",
+)
+def test_a_killed_engine_is_started_again_and_the_stack_comes_back_by_itself(stack):
+    run = stack.run("process_numbers")
+    engine = int(PID_FILE.read_text())
+    os.kill(engine, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{engine}").exists(), "the engine to be gone")
+    # The worst case: another process has its number by now.
+    PID_FILE.write_text(str(os.getpid()))
+    done = setup()
+    assert done.returncode == 0, done.stderr
+    assert "starting the Docker engine" in done.stdout
+    assert int(PID_FILE.read_text()) not in (engine, os.getpid())
+    wait_until(stack.is_healthy, "the whole stack")
+    assert stack.status_of(run) == "SUCCESS"
+    stack.run("process_numbers")
