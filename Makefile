@@ -1,6 +1,6 @@
 # Every verb an operator has; `make help` lists them. Each first brings what the machine lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs test lint format lock
+.PHONY: help setup demo up down destroy status credentials logs dev test lint format lock
 SHELL := bash
 
 # Which version an image was built from: the last commit that changed what images are made of.
@@ -43,7 +43,10 @@ logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run'
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
-venv: .venv/made ## the Python environment of the tests, and of `dagster dev`
+# DAGSTER_HOME: else Dagster would take the dagster.yaml of this folder, and look for its Postgres.
+dev: .venv/made ## write and try code with no container at all, on SQLite, at port 3333
+	@mkdir -p .dagster
+	@DAGSTER_HOME=$(CURDIR)/.dagster .venv/bin/dagster dev --port 3333
 
 test: setup .venv/made ## the whole test suite
 	@.venv/bin/python -m pytest
@@ -56,7 +59,7 @@ lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile lin
 	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster scripts/standin/Dockerfile
 	.venv/bin/compose-lint check --fail-on low docker-compose.yml
 
-format: .venv/made
+format: .venv/made ## apply the formatter and the linter's safe fixes
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
