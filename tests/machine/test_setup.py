@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import tempfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -28,13 +30,15 @@ def one_line(done):
 
 
 @pytest.fixture
-def without_docker(tmp_path):
-    """A PATH with everything but Docker."""
-    for folder in ("/usr/sbin", "/usr/bin"):
-        for command in Path(folder).iterdir():
-            if "docker" not in command.name and not (tmp_path / command.name).exists():
-                (tmp_path / command.name).symlink_to(command)
-    return str(tmp_path)
+def without_docker():
+    """A PATH with everything but Docker, readable by every user."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        for command in chain(Path("/usr/sbin").iterdir(), Path("/usr/bin").iterdir()):
+            link = Path(folder, command.name)
+            if "docker" not in command.name and not link.exists():
+                link.symlink_to(command)
+        yield folder
 
 
 def test_a_machine_that_is_ready_is_left_alone_in_silence():
@@ -58,9 +62,6 @@ def test_an_engine_elsewhere_that_does_not_answer_is_named():
 
 @needs_root
 def test_somebody_who_is_not_root_is_told_so_where_there_is_no_engine(without_docker):
-    Path(without_docker).chmod(0o755)
-    for parent in list(Path(without_docker).parents)[:3]:
-        parent.chmod(0o755)
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     line = one_line(setup(*nobody, PATH=without_docker))
     assert "no Docker engine answers and this is not root" in line
