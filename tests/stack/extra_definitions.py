@@ -3,7 +3,7 @@
 import sys
 import time
 
-from dagster import job, op
+from dagster import job, op, schedule, sensor
 
 
 @op
@@ -37,3 +37,30 @@ def wait_for_ever(context):
 @job
 def hang():
     wait_for_ever()
+
+
+@op
+def prepare_data():
+    return 21
+
+
+@op
+def use_data(context, number):
+    if context.run.parent_run_id is None:
+        raise RuntimeError("not the first time")
+    return 2 * number
+
+
+@job
+def recover():
+    use_data(prepare_data())
+
+
+@schedule(job=talk, cron_schedule="* * * * *")
+def broken_schedule():
+    raise RuntimeError("the calendar is torn")
+
+
+@sensor(job=talk, minimum_interval_seconds=5)
+def broken_sensor():
+    raise RuntimeError("the lens is cracked")

@@ -37,7 +37,7 @@ def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack)
     stack = new_stack("dagster-test-variable")
     file = stack.root / "dagster.yaml"
     instance = yaml.safe_load(file.read_text())
-    instance["run_launcher"]["config"]["env_vars"] = ["WAREHOUSE_URL"]
+    instance["run_launcher"]["config"]["env_vars"].append("WAREHOUSE_URL")
     file.write_text(yaml.safe_dump(instance))
     line = refusal(stack.verb("up"))
     assert "WAREHOUSE_URL is not set" in line

@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from dagster import AssetKey, DagsterInstance, DefaultScheduleStatus
+from dagster import AssetKey, DagsterInstance, DefaultScheduleStatus, RunConfig, materialize
 
 from code_location.definitions import defs
+from code_location.defs.notifications.jobs import Message
+from code_location.defs.numbers import assets as numbers
+from code_location.defs.numbers.checks import sums_add_up
+from code_location.defs.report.assets import numbers_report
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBERS = {
@@ -73,6 +77,49 @@ def test_the_code_loads_without_containers_as_make_dev_loads_it(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "code_location" in done.stdout + done.stderr
+
+
+def test_the_check_passes_on_what_the_assets_compute_and_fails_on_anything_else():
+    assert sums_add_up(55, [1, 2, 52]).passed
+    assert not sums_add_up(54, [1, 2, 52]).passed
+
+
+def test_a_partition_sums_the_numbers_up_to_its_day(definitions):
+    result = definitions.resolve_job_def("process_day").execute_in_process(
+        partition_key="2026-02-10"
+    )
+    assert result.asset_value("sum_of_the_day") == 55
+
+
+def test_an_asset_made_of_several_ops_runs_each_of_them():
+    with DagsterInstance.ephemeral() as instance:
+        result = materialize([numbers.generated_numbers, numbers_report], instance=instance)
+        assert result.asset_value("numbers_report") == "10 numbers from 1 to 10"
+    steps = {event.step_key for event in result.filter_events(lambda e: e.is_step_success)}
+    assert {"numbers_report.count", "numbers_report.extremes", "numbers_report.describe"} <= steps
+
+
+def test_every_definition_of_ours_is_described(definitions):
+    repository = definitions.get_repository_def()
+    described = [*repository.get_all_jobs(), *repository.sensor_defs, *repository.schedule_defs]
+    # As the seed document writes them, and as Dagster makes it.
+    without = {"process_numbers_asset", "default_automation_condition_sensor"}
+    without |= {"process_numbers_every_minute", "process_numbers_asset_every_minute"}
+    names = {d.name for d in described if not d.description and not d.name.startswith("__")}
+    assert names <= without
+
+
+def test_schedules_and_sensors_are_off_until_somebody_switches_them_on(definitions):
+    repository = definitions.get_repository_def()
+    assert repository.sensor_defs
+    for definition in [*repository.sensor_defs, *repository.schedule_defs]:
+        assert definition.default_status.value == "STOPPED", definition.name
+
+
+def test_without_a_webhook_a_notification_is_logged(definitions, monkeypatch):
+    monkeypatch.setenv("NOTIFICATION_WEBHOOK_URL", "")
+    config = RunConfig(ops={"post_message": Message(text="hello")})
+    assert definitions.resolve_job_def("notify").execute_in_process(run_config=config).success
 
 
 @pytest.mark.parametrize("job", ["process_numbers", "process_numbers_asset"])
