@@ -5,7 +5,7 @@ SHELL := bash
 
 # Which version an image was built from: the last commit that changed what images are made of.
 export VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-export REVISION := $(shell git log -1 --format=%h -- Dockerfile.code Dockerfile.dagster code_location control_plane requirements dagster.yaml workspace.yaml 2>/dev/null)
+export REVISION := $(shell git log -1 --format=%h -- Dockerfile.* *_location stores control_plane requirements dagster.yaml workspace*.yaml 2>/dev/null)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,7 +56,7 @@ lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile lin
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 	.venv/bin/shellcheck scripts/*.sh scripts/standin/*.sh control_plane/postgres/*.sh .ci/run
-	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster scripts/standin/Dockerfile
+	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster Dockerfile.warehouse scripts/standin/Dockerfile
 	.venv/bin/compose-lint check --fail-on low docker-compose.yml
 
 format: .venv/made ## apply the formatter and the linter's safe fixes
@@ -69,4 +69,6 @@ lock: .venv/made ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: to 
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
 	$(COMPILE) --group code -c requirements/control-plane.txt -o requirements/code.txt
+	$(COMPILE) --group warehouse -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/warehouse.txt
+	$(COMPILE) --group stores -o requirements/stores.txt
 	$(COMPILE) --group build --group code --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/dev.txt

@@ -35,7 +35,7 @@ def main() -> None:
         instance.optimize_for_webserver(NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
         with daemon_controller_from_instance(
             instance,
-            workspace_load_target=WorkspaceFileTarget(["workspace.yaml"]),
+            workspace_load_target=WorkspaceFileTarget([os.environ["WORKSPACE"]]),
             heartbeat_tolerance_seconds=int(os.environ["DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"]),
         ) as controller:
             controller.check_daemon_loop()

@@ -25,17 +25,6 @@ EXPECTED = 55
 TIMEOUT_SECONDS = 180
 FINAL = ("SUCCESS", "FAILURE", "CANCELED")
 
-LAUNCH = """
-mutation Launch($job: String!) {
-  launchRun(executionParams: {selector: {
-      repositoryLocationName: "code_location", repositoryName: "__repository__", jobName: $job}}) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
 RUN = """
 query Run($id: ID!) {
   runOrError(runId: $id) { ... on Run {
@@ -56,21 +45,6 @@ class Result:
     container: str
     image: str
     value: object
-
-
-def launch(stack: Stack, job: str) -> str:
-    """Launches a job.
-
-    Returns:
-        Its run id.
-
-    Raises:
-        StackError: It was not launched.
-    """
-    answer = stack.graphql(LAUNCH, job=job)["launchRun"]
-    if answer["__typename"] != "LaunchRunSuccess":
-        raise StackError(f"{job} was not launched: {json.dumps(answer)}")
-    return answer["run"]["runId"]
 
 
 def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:
@@ -107,7 +81,7 @@ def read_value(stack: Stack, image: str, path: str) -> object:
 
 def demonstrate(stack: Stack, job: str) -> Result:
     """Runs one job to its end."""
-    run_id = launch(stack, job)
+    run_id = stack.launch(job)
     run = follow(stack, job, run_id)
     container = stack.run_containers().get(run_id, "")
     image, value = "", None

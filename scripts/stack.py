@@ -33,6 +33,17 @@ RUN_LABEL = "dagster/run_id"
 # Run containers get this long to end by themselves when the stack goes down.
 RUN_STOP_SECONDS = 30
 
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+
 
 class StackError(Exception):
     """What happened, where to look and what to do, in one line."""
@@ -133,6 +144,38 @@ class Stack:
         if answer.get("errors"):
             raise StackError(f"GraphQL at {self.url}: {answer['errors'][0]['message']}")
         return answer["data"]
+
+    def launch(
+        self,
+        job: str,
+        assets: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+        location: str = "code_location",
+    ) -> str:
+        """Launches a job, as the web UI does.
+
+        Args:
+            job: Its name; `__ASSET_JOB` for any selection of assets.
+            assets: Only these assets of an asset job; all if none are named.
+            config: The run's configuration.
+            location: The code location that the job is in.
+
+        Returns:
+            The run id.
+
+        Raises:
+            StackError: It was not launched.
+        """
+        selector = {
+            "repositoryLocationName": location,
+            "repositoryName": "__repository__",
+            "jobName": job,
+            "assetSelection": [{"path": [asset]} for asset in assets] or None,
+        }
+        answer = self.graphql(LAUNCH, params={"selector": selector, "runConfigData": config or {}})
+        if answer["launchRun"]["__typename"] != "LaunchRunSuccess":
+            raise StackError(f"{job} was not launched: {json.dumps(answer['launchRun'])}")
+        return answer["launchRun"]["run"]["runId"]
 
     def services(self) -> dict[str, dict[str, Any]]:
         """The state of each service's container, by service, as `docker compose ps` tells it."""

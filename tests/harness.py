@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from demo import FINAL, LAUNCH, RUN
+from demo import FINAL, RUN
 from stack import Stack, StackError, docker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,14 +51,6 @@ class TestStack(Stack):
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def launch(self, job, assets=()):
-        selection = [{"path": [asset]} for asset in assets]
-        mutation = LAUNCH.replace("$job: String!", "$job: String!, $assets: [AssetKeyInput!]")
-        mutation = mutation.replace("jobName: $job", "jobName: $job, assetSelection: $assets")
-        answer = self.graphql(mutation, job=job, assets=selection or None)["launchRun"]
-        assert answer["__typename"] == "LaunchRunSuccess", answer
-        return answer["run"]["runId"]
-
     def status_of(self, run_id):
         return self.graphql(RUN, id=run_id)["runOrError"]["status"]
 
@@ -70,9 +62,9 @@ class TestStack(Stack):
             seconds,
         )
 
-    def run(self, job, assets=()):
+    def run(self, job, assets=(), **options):
         """Launches and waits for success; returns the run id."""
-        run_id = self.launch(job, assets)
+        run_id = self.launch(job, assets, **options)
         status = self.finished(run_id)
         assert status == "SUCCESS", self.events(run_id)
         return run_id
@@ -83,6 +75,10 @@ class TestStack(Stack):
             ... on MessageEvent { message stepKey }
             ... on LogsCapturedEvent { fileKey }
             ... on ExecutionStepFailureEvent { error { message stack causes { message stack } } }
+            ... on RunFailureEvent { error { message stack causes { message stack } } }
+            ... on MaterializationEvent { metadataEntries { label
+              ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
+              ... on TextMetadataEntry { text } } }
         } } } }"""
         return self.graphql(query, id=run_id)["logsForRun"]["events"]
 

@@ -56,7 +56,8 @@ def instigator(stack, kind, name):
         f"""query State($selector: {kind}Selector!) {{
               {kind_}OrError({kind_}Selector: $selector) {{
               ... on {kind} {{ {kind_}State {{ id status
-                ticks(limit: 20) {{ status error {{ message causes {{ message }} }} }} }} }} }} }}""",
+                ticks(limit: 20) {{ status error {{ message causes {{ message }} }} }}
+              }} }} }} }}""",
         selector={**SELECTOR, f"{kind_}Name": name},
     )
     return data[f"{kind_}OrError"][f"{kind_}State"]

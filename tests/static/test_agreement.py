@@ -10,8 +10,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 INSTANCE = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+LOCATIONS = {
+    entry["grpc_server"]["host"]: entry["grpc_server"]
+    for entry in yaml.safe_load((ROOT / "workspace.warehouse.yaml").read_text())["load_from"]
+}
 WORKSPACE = yaml.safe_load((ROOT / "workspace.yaml").read_text())
 SERVICES = COMPOSE["services"]
+# What the profile `warehouse` starts for run containers to write to.
+STORES = {
+    name
+    for name, service in SERVICES.items()
+    if service.get("image", "").endswith("-stores:current")
+}
 LAUNCHER = INSTANCE["run_launcher"]["config"]
 POSTGRES = INSTANCE["storage"]["postgres"]["postgres_db"]
 TRACKED = subprocess.run(
@@ -37,7 +47,7 @@ def run_volumes():
 def base_image_defaults(name):
     """Every default for PYTHON_IMAGE or POSTGRES_IMAGE, by file."""
     found = {}
-    for file in ("docker-compose.yml", "Dockerfile.dagster", "Dockerfile.code"):
+    for file in ("docker-compose.yml", *(path.name for path in ROOT.glob("Dockerfile.*"))):
         for match in re.findall(rf"ARG {name}=(\S+)|\${{{name}:-([^}}]+)}}", text(file)):
             found.setdefault(file, set()).add("".join(match))
     official = re.search(rf"OFFICIAL_{name.split('_')[0]}=(\S+)", text("scripts/setup.sh"))
@@ -84,7 +94,9 @@ def test_both_images_and_the_tests_have_the_same_version_of_everything_they_shar
     """Host processes must not be older than code locations, and events must deserialize."""
     seen = {}
     for file in (ROOT / "requirements").glob("*.txt"):
-        for package, version in re.findall(r"^([\w.-]+)==([\w.]+)", file.read_text(), re.M):
+        if file.name == "stores.txt":
+            continue  # other people's servers, which share nothing with Dagster
+        for package, version in re.findall(r"^([\w.-]+)==([\w.]+) \\$", file.read_text(), re.M):
             assert seen.setdefault(package, version) == version, (package, file)
     assert "dagster" in seen
 
@@ -105,7 +117,7 @@ def test_the_instance_connects_to_the_database_that_compose_makes():
 def test_whoever_keeps_state_finds_the_password_where_the_instance_says():
     """libpq ignores a missing passfile silently and then fails to sign in."""
     folder = str(Path(POSTGRES["params"]["passfile"]).parent)
-    for service in ("migrate", "webserver", "daemon", "code_location"):
+    for service in ("migrate", "webserver", "daemon", *LOCATIONS):
         assert volumes(service)["dagster-credentials"] == folder, service
     assert run_volumes()["dagster-credentials"] == folder
 
@@ -113,8 +125,8 @@ def test_whoever_keeps_state_finds_the_password_where_the_instance_says():
 def test_the_password_file_belongs_to_the_user_that_the_images_run_as():
     """libpq refuses a passfile that others may read, so each user has its own."""
     uid = SERVICES["prepare"]["environment"]["DAGSTER_UID"]
-    for file in ("Dockerfile.dagster", "Dockerfile.code"):
-        assert re.findall(r"useradd --uid (\d+)", text(file)) == [uid]
+    for file in ("Dockerfile.dagster", "Dockerfile.code", "Dockerfile.warehouse"):
+        assert set(re.findall(r"useradd --uid (\d+)", text(file))) == {uid}
         assert set(re.findall(r"^USER (\d+):", text(file), re.M)) <= {uid, "0", "999"}
         assert re.findall(r"^USER (\d+):\1", text(file), re.M)[-1] in (uid, "999")
 
@@ -123,9 +135,8 @@ def test_run_containers_are_on_a_network_with_the_database_and_not_with_the_guar
     (network,) = LAUNCHER["networks"]
     key = network.removeprefix("${STACK_NAME}_")
     assert COMPOSE["networks"][key]["name"] == f"${{STACK_NAME:-dagster}}_{key}"
-    assert [name for name, service in SERVICES.items() if key in service.get("networks", [])] == [
-        "postgres"
-    ]
+    members = {name for name, service in SERVICES.items() if key in service.get("networks", [])}
+    assert members - STORES == {"postgres"}
 
 
 def test_run_containers_mount_volumes_of_this_stack_where_the_instance_looks():
@@ -138,21 +149,29 @@ def test_run_containers_mount_volumes_of_this_stack_where_the_instance_looks():
     logs = INSTANCE["compute_logs"]["config"]["base_dir"]
     assert mounts["compute-logs"] == logs
     assert volumes("webserver")["compute-logs"] == logs
-    assert volumes("code_location")["compute-logs"] == logs
+    for location in LOCATIONS:
+        assert volumes(location)["compute-logs"] == logs
 
 
 def test_the_workspace_names_code_servers_that_compose_starts_on_that_port():
-    for entry in WORKSPACE["load_from"]:
-        server = entry["grpc_server"]
-        assert server["host"] in SERVICES
-        assert server["location_name"] == server["host"]
-        assert f'"--port", "{server["port"]}"' in text("Dockerfile.code")
+    for host, server in LOCATIONS.items():
+        assert host in SERVICES
+        assert server["location_name"] == host
+        dockerfile = SERVICES[host]["build"]["dockerfile"]
+        assert f'"--port", "{server["port"]}"' in text(dockerfile)
         assert f"127.0.0.1:{server['port']}" in str(SERVICES[server["host"]]["healthcheck"])
 
 
-def test_runs_use_the_image_that_the_code_server_runs():
-    server = SERVICES["code_location"]
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_runs_use_the_image_that_the_code_server_runs(location):
+    server = SERVICES[location]
     assert server["environment"]["DAGSTER_CONTAINER_IMAGE"] == server["image"]
+
+
+def test_the_workspace_without_the_profile_is_the_other_one_without_its_location():
+    """A location that is not started would show as an error for ever."""
+    started = [name for name in LOCATIONS if "profiles" not in SERVICES[name]]
+    assert [entry["grpc_server"]["host"] for entry in WORKSPACE["load_from"]] == started
 
 
 def test_variables_in_the_launcher_section_are_set_in_the_control_plane():

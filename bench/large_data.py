@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Memory of a run that writes or reads large data by reference, as the data grows tenfold.
+
+On a running stack with the profile `warehouse`. Each size is written by one run and read by
+another; a run reports the most memory that its process has held. Prints a table with ratios.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+from demo import follow
+from stack import Stack, StackError, table
+
+ROWS = (5_000_000, 50_000_000)
+BYTES_PER_ROW = 8
+
+PEAK = """query Peak($id: ID!) { logsForRun(runId: $id) { ... on EventConnection {
+    events {
+    ... on MaterializationEvent { metadataEntries { label ... on FloatMetadataEntry { floatValue } } }
+} } } }"""
+
+
+def peak_mib(stack: Stack, job: str, config: dict[str, Any]) -> float:
+    """Runs a job to success.
+
+    Returns:
+        The most memory that its process held, in MiB, as the run itself reports it.
+
+    Raises:
+        StackError: It did not succeed.
+    """
+    run = stack.launch(job, config=config, location="warehouse_location")
+    if follow(stack, job, run)["status"] != "SUCCESS":
+        raise StackError(f"{job} failed: {stack.url}/runs/{run}")
+    events = stack.graphql(PEAK, id=run)["logsForRun"]["events"]
+    entries = [entry for event in events for entry in event.get("metadataEntries", [])]
+    return next(entry["floatValue"] for entry in entries if entry["label"] == "peak_mib")
+
+
+def main() -> None:
+    """Exits with status 1 when a run did not succeed."""
+    stack = Stack()
+    lines = [["rows", "data MiB", "writer peak MiB", "reader peak MiB"]]
+    peaks: list[tuple[float, float]] = []
+    try:
+        for rows in ROWS:
+            config = {"ops": {"large_table": {"config": {"rows": rows}}}}
+            written = peak_mib(stack, "large_write", config)
+            read = peak_mib(stack, "large_read", {})
+            peaks.append((written, read))
+            size = rows * BYTES_PER_ROW / 2**20
+            lines.append([f"{rows:,}", f"{size:.0f}", f"{written:.0f}", f"{read:.0f}"])
+    except StackError as error:
+        sys.exit(f"bench: {error}")
+    (small_write, small_read), (large_write, large_read) = peaks
+    growth = f"{large_write / small_write:.2f}", f"{large_read / small_read:.2f}"
+    lines.append(["ratio", f"{ROWS[1] / ROWS[0]:.0f}", *growth])
+    print(table(lines))
+
+
+if __name__ == "__main__":
+    main()

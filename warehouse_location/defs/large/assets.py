@@ -1,0 +1,81 @@
+"""Large data by reference: the data goes to the store as Parquet, its path through the I/O manager.
+
+Neither side ever holds more than a batch of it, so memory stays flat while the data grows
+(bench/large_data.py).
+"""
+
+import os
+import resource
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from dagster import Config, asset, define_asset_job
+from pyarrow.fs import S3FileSystem
+
+from warehouse_location.defs.stores.managers import settings
+
+BATCH_ROWS = 100_000
+
+
+class Size(Config):
+    """How much data."""
+
+    rows: int = 1_000_000
+
+
+def store() -> S3FileSystem:
+    s3 = settings()["s3"]
+    if "endpoint_url" not in s3:
+        return S3FileSystem(region=s3["region"])
+    # By default Amazon's client sends checksums behind the data and no length before it, which
+    # servers other than Amazon's answer with 411.
+    os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    scheme, _, endpoint = s3["endpoint_url"].partition("://")
+    return S3FileSystem(
+        endpoint_override=endpoint, scheme=scheme, region=s3["region"], anonymous=s3["unsigned"]
+    )
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@asset(
+    group_name="large",
+    description="Where a table of many numbers is, in Parquet; not the table",
+    kinds={"parquet", "s3"},
+    owners=["team:numbers"],
+)
+def large_table(context, config: Size) -> str:
+    path = f"{settings()['s3']['bucket']}/large/{context.run.run_id}.parquet"
+    schema = pa.schema([("number", pa.int64())])
+    with pq.ParquetWriter(path, schema, filesystem=store(), compression="none") as writer:
+        for start in range(0, config.rows, BATCH_ROWS):
+            numbers = pa.array(range(start, min(start + BATCH_ROWS, config.rows)), pa.int64())
+            writer.write_batch(pa.record_batch([numbers], schema))
+    context.add_output_metadata({"path": path, "rows": config.rows, "peak_mib": peak_mib()})
+    return path
+
+
+@asset(
+    group_name="large",
+    description="The table's sum, read a batch at a time",
+    kinds={"parquet", "s3"},
+    owners=["team:numbers"],
+)
+def large_sum(context, large_table: str) -> int:
+    table = ds.dataset(large_table, filesystem=store(), format="parquet")
+    batches = table.to_batches(batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=1)
+    total = sum(batch.column("number").to_numpy().sum() for batch in batches)
+    context.add_output_metadata({"sum": int(total), "peak_mib": peak_mib()})
+    return int(total)
+
+
+large_write = define_asset_job(
+    "large_write", selection="large_table", description="Write the large table"
+)
+large_read = define_asset_job(
+    "large_read", selection="large_sum", description="Read the large table, a batch at a time"
+)

@@ -1,0 +1,115 @@
+"""A pair of assets for each I/O manager: one run writes the first, another reads it."""
+
+import pandas as pd
+from dagster import (
+    AssetIn,
+    AssetKey,
+    AssetsDefinition,
+    asset,
+    define_asset_job,
+    multiprocess_executor,
+)
+from pyspark.sql import DataFrame
+
+from warehouse_location.defs.stores.spark import Spark
+
+
+def pickled_pair(manager: str) -> list[AssetsDefinition]:
+    """A list and its sum, through an I/O manager that stores any Python value."""
+
+    @asset(
+        name=f"{manager}_numbers",
+        io_manager_key=manager,
+        group_name=manager,
+        description=f"Numbers, stored by the I/O manager {manager}",
+        kinds={"python"},
+        owners=["team:numbers"],
+    )
+    def numbers() -> list[int]:
+        return list(range(1, 11))
+
+    @asset(
+        name=f"{manager}_sum",
+        ins={"numbers": AssetIn(AssetKey(f"{manager}_numbers"))},
+        io_manager_key=manager,
+        group_name=manager,
+        description="Their sum, read back from there",
+        kinds={"python"},
+        owners=["team:numbers"],
+    )
+    def total(context, numbers: list[int]) -> int:
+        context.add_output_metadata({"sum": sum(numbers)})
+        return sum(numbers)
+
+    return [numbers, total]
+
+
+# `io_manager` is the one that stores.toml names as default.
+pickled = [
+    definition
+    for manager in ("filesystem", "in_memory", "s3", "gcs", "io_manager")
+    for definition in pickled_pair(manager)
+]
+
+
+@asset(
+    io_manager_key="bigquery_pandas",
+    group_name="bigquery_pandas",
+    description="Numbers, as a table in BigQuery",
+    kinds={"pandas", "bigquery"},
+    owners=["team:numbers"],
+)
+def pandas_numbers() -> pd.DataFrame:
+    return pd.DataFrame({"number": list(range(1, 11))})
+
+
+@asset(
+    io_manager_key="bigquery_pandas",
+    group_name="bigquery_pandas",
+    description="Their sum, read back from there",
+    kinds={"pandas", "bigquery"},
+    owners=["team:numbers"],
+)
+def pandas_sum(context, pandas_numbers: pd.DataFrame) -> pd.DataFrame:
+    total = int(pandas_numbers["number"].sum())
+    context.add_output_metadata({"sum": total})
+    return pd.DataFrame({"sum": [total]})
+
+
+@asset(
+    io_manager_key="bigquery_pyspark",
+    group_name="bigquery_pyspark",
+    description="Numbers from Spark, as a table in BigQuery; needs the Spark BigQuery connector",
+    kinds={"pyspark", "bigquery"},
+    owners=["team:numbers"],
+)
+def pyspark_numbers(context, spark: Spark) -> DataFrame:
+    frame = spark.session().createDataFrame([(number,) for number in range(1, 11)], ["number"])
+    context.log.info(f"Spark {spark.session().version} counts {frame.count()} rows")
+    spark.require_bigquery_connector()
+    return frame
+
+
+@asset(
+    io_manager_key="bigquery_pyspark",
+    group_name="bigquery_pyspark",
+    description="Their sum, read back from there",
+    kinds={"pyspark", "bigquery"},
+    owners=["team:numbers"],
+)
+def pyspark_sum(context, pyspark_numbers: DataFrame) -> DataFrame:
+    total = pyspark_numbers.groupBy().sum("number")
+    context.add_output_metadata({"sum": total.first()[0]})
+    return total
+
+
+# Which I/O manager works when steps run in processes of their own (docs/architecture.md).
+several_processes = [
+    define_asset_job(
+        f"{manager}_in_several_processes",
+        selection=[f"{manager}_numbers", f"{manager}_sum"],
+        description=f"Both assets of {manager}, each step in a process of its own",
+        executor_def=multiprocess_executor,
+    )
+    for manager in ("filesystem", "in_memory", "s3", "gcs")
+]

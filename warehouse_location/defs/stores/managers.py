@@ -1,0 +1,93 @@
+"""The I/O managers, from stores.toml; which of them an asset uses is configuration, not code."""
+
+import base64
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    DagsterInvariantViolationError,
+    Definitions,
+    FilesystemIOManager,
+    InMemoryIOManager,
+    InputContext,
+    definitions,
+    in_process_executor,
+)
+from dagster_aws.s3 import S3PickleIOManager, S3Resource
+from dagster_gcp import GCSPickleIOManager, GCSResource
+from dagster_gcp_pandas import BigQueryPandasIOManager
+from dagster_gcp_pyspark import BigQueryPySparkIOManager
+
+SETTINGS = Path(__file__).parents[2] / "stores.toml"
+
+
+class InMemoryWithinOneProcess(InMemoryIOManager):
+    """InMemoryIOManager that says why a value is not there; the original says KeyError."""
+
+    def load_input(self, context: InputContext) -> object:
+        """Raises DagsterInvariantViolationError where the original raises KeyError."""
+        try:
+            return super().load_input(context)
+        except KeyError:
+            raise DagsterInvariantViolationError(
+                "in_memory keeps values in one process, and this one has none of"
+                f" {context.upstream_output.get_identifier()}: materialize both in one run whose"
+                " steps share a process, or choose another I/O manager"
+            ) from None
+
+
+def settings() -> dict[str, Any]:
+    return tomllib.loads(SETTINGS.read_text())
+
+
+def managers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every I/O manager by its name in stores.toml.
+
+    Google's clients find an emulator through the environment only.
+    """
+    s3, gcs, bigquery = config["s3"], config["gcs"], config["bigquery"]
+    if "emulator" in gcs:
+        os.environ["STORAGE_EMULATOR_HOST"] = gcs["emulator"]
+    if "emulator" in bigquery:
+        os.environ["BIGQUERY_EMULATOR_HOST"] = bigquery["emulator"]
+    tables = {"project": bigquery["project"], "dataset": bigquery["dataset"]}
+    if "emulator" in bigquery:
+        tables["gcp_credentials"] = _nobody()
+    return {
+        "filesystem": FilesystemIOManager(),
+        "in_memory": InMemoryWithinOneProcess(),
+        "s3": S3PickleIOManager(
+            s3_resource=S3Resource(
+                endpoint_url=s3.get("endpoint_url"),
+                region_name=s3["region"],
+                use_unsigned_session=s3.get("unsigned", False),
+            ),
+            s3_bucket=s3["bucket"],
+        ),
+        "gcs": GCSPickleIOManager(
+            gcs=GCSResource(project=gcs["project"]), gcs_bucket=gcs["bucket"]
+        ),
+        "bigquery_pandas": BigQueryPandasIOManager(**tables, write_mode="truncate"),
+        "bigquery_pyspark": BigQueryPySparkIOManager(**tables),
+    }
+
+
+def _nobody() -> str:
+    """Credentials that are none, for the emulator; valid for ever, so that none are fetched."""
+    unused = "none"
+    nobody = {"type": "authorized_user", "client_id": unused, "client_secret": unused}
+    nobody |= {"refresh_token": unused, "token": unused, "expiry": "2099-01-01T00:00:00Z"}
+    return base64.b64encode(json.dumps(nobody).encode()).decode()
+
+
+@definitions
+def resources() -> Definitions:
+    config = settings()
+    made = managers(config)
+    return Definitions(
+        resources={**made, "io_manager": made[config["default"]]}, executor=in_process_executor
+    )
