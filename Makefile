@@ -1,6 +1,6 @@
 # Every verb an operator has; `make help` lists them. Each first brings what the machine lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs dev test lint format lock
+.PHONY: help setup demo up down destroy status credentials logs dev test screenshots bench lint format lock
 SHELL := bash
 
 # Which version an image was built from: the last commit that changed what images are made of.
@@ -48,8 +48,22 @@ dev: .venv/made ## write and try code with no container at all, on SQLite, at po
 	@mkdir -p .dagster
 	@DAGSTER_HOME=$(CURDIR)/.dagster .venv/bin/dagster dev --port 3333
 
-test: setup .venv/made ## the whole test suite
+test: .venv/made ## the whole test suite
+	@scripts/setup.sh tests
 	@.venv/bin/python -m pytest
+
+screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
+	@scripts/setup.sh tests
+	@.venv/bin/python tests/browser/take_screenshots.py $$(python3 scripts/stack.py credentials | sed -n 's/^DAGSTER_URL=//p')
+
+# On a stack of its own, deleted afterwards.
+bench: export STACK_NAME := dagster-bench
+bench: export HTTP_PORT := 3900
+bench: export COMPOSE_PROFILES := warehouse
+bench: export WORKSPACE := workspace.warehouse.yaml
+bench: setup ## the measurements in bench/, into bench/results/
+	@python3 scripts/stack.py up
+	@python3 bench/large_data.py bench/results/large_data.md; status=$$?; FORCE=1 python3 scripts/stack.py destroy; exit $$status
 
 lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile linters
 	.venv/bin/ruff format --check .

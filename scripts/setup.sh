@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings this machine to where `docker compose` works and the base images are there.
+# setup.sh [tests]: brings this machine to where `docker compose` works and the base images are there.
 # Touches nothing that is there already; with nothing to do it takes well under a second.
 #
 # What it finds out about the machine goes into .machine.env, which the Makefile hands to
@@ -28,6 +28,7 @@ main() {
     ensure_engine
     ensure_base_images
     write_machine_env
+    [ "${1:-}" != tests ] || ensure_browser
 }
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -75,6 +76,12 @@ ensure_python() {
     }
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         refuse "python3 is older than 3.11: install a newer one and put it first in PATH"
+}
+
+ensure_browser() {
+    [ ! -x /usr/bin/chromium ] || return 0
+    say "installing chromium for the browser tests"
+    apt_install chromium
 }
 
 # --- container engine ---------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_large_data_goes_by_reference(warehouse):
     """Only the path passes through the I/O manager; the reader reads lazily."""
     config = {"ops": {"large_table": {"config": {"rows": 200_000}}}}
     written = warehouse.run("large_write", config=config, location=LOCATION)
-    path = metadata(warehouse, written)["path"]
+    path = metadata(warehouse, written)["table"]
     inside = docker("exec", warehouse.container_of("s3"), "ls", f"/data/{path}")
     assert inside.strip() == f"/data/{path}"
     read = warehouse.run("large_read", location=LOCATION)

@@ -55,7 +55,7 @@ def large_table(context, config: Size) -> str:
         for start in range(0, config.rows, BATCH_ROWS):
             numbers = pa.array(range(start, min(start + BATCH_ROWS, config.rows)), pa.int64())
             writer.write_batch(pa.record_batch([numbers], schema))
-    context.add_output_metadata({"path": path, "rows": config.rows, "peak_mib": peak_mib()})
+    context.add_output_metadata({"table": path, "rows": config.rows, "peak_mib": peak_mib()})
     return path
 
 
