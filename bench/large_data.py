@@ -64,8 +64,8 @@ def main() -> None:
     print(result)
     Path(sys.argv[1]).write_text(
         "# Large data by reference: memory of a run while the data grows tenfold\n\n"
-        f"`make bench`, {os.cpu_count()} cores. MiB of the run's process, its imports (pandas, Spark)"
-        f" included; a batch has 100,000 rows.\n\n```\n{result}\n```\n"
+        f"`make bench`, {os.cpu_count()} cores. MiB of the run's process, its imports (pandas,"
+        f" Spark) included; a batch has 100,000 rows.\n\n```\n{result}\n```\n"
     )
 
 

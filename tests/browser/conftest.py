@@ -5,7 +5,7 @@ from chromium import chromium
 from playwright.sync_api import Error, expect
 
 # Run containers start on the same machine while pages load.
-SECONDS = 30
+SECONDS = 60
 # Requests of the current page. Chromium drops some whenever Docker makes or removes a network.
 FAILED = []
 

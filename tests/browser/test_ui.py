@@ -145,6 +145,7 @@ def test_the_sensors_are_listed(page):
 
 def test_a_sensor_switched_on_looks_around_until_it_is_switched_off(page):
     with switched_on(page, "inbox_files"):
+        # The daemon looks at sensors that were just switched on within half a minute.
         expect(page.get_by_role("row", name="Latest tick")).to_contain_text("0 runs requested")
 
 

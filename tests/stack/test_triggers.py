@@ -154,7 +154,7 @@ def test_a_backfill_makes_a_run_for_each_partition(stack):
         180,
     )
     assert len(runs_tagged(stack, "dagster/backfill", backfill)) == len(days)
-    assert {m["partition"] for m in materializations(stack, "sum_of_the_day")} == set(days)
+    assert {m["partition"] for m in materializations(stack, "sum_of_the_day")} >= set(days)
 
 
 def test_declarative_automation_materializes_what_depends_on_what_is_new(stack):

@@ -8,7 +8,6 @@ import os
 import resource
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from dagster import Config, asset, define_asset_job
 from pyarrow.fs import S3FileSystem
@@ -66,9 +65,10 @@ def large_table(context, config: Size) -> str:
     owners=["team:numbers"],
 )
 def large_sum(context, large_table: str) -> int:
-    table = ds.dataset(large_table, filesystem=store(), format="parquet")
-    batches = table.to_batches(batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=1)
-    total = sum(batch.column("number").to_numpy().sum() for batch in batches)
+    # Not pyarrow.dataset: it reads ahead, and held twice as much for ten times the data.
+    with store().open_input_file(large_table) as file:
+        batches = pq.ParquetFile(file, pre_buffer=False).iter_batches(BATCH_ROWS)
+        total = sum(batch.column("number").to_numpy().sum() for batch in batches)
     context.add_output_metadata({"sum": int(total), "peak_mib": peak_mib()})
     return int(total)
 

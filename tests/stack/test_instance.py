@@ -1,0 +1,52 @@
+"""The instance database is what docs/architecture.md says it is."""
+
+import re
+from pathlib import Path
+
+ARCHITECTURE = (Path(__file__).resolve().parents[2] / "docs/architecture.md").read_text()
+
+
+def sql(stack, query):
+    """Rows of text, asked of Postgres itself."""
+    client = "psql", "--host=127.0.0.1", "--username=dagster", "--dbname=dagster", "-At"
+    done = stack.compose("exec", "--no-TTY", "postgres", *client, "--command", query)
+    return done.stdout.splitlines()
+
+
+def described_tables():
+    section = ARCHITECTURE[ARCHITECTURE.index("### 1.2.") : ARCHITECTURE.index("### 1.3.")]
+    rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("| ")]
+    return {table for row in rows for table in re.findall(r"`(\w+)`", row)}
+
+
+def test_the_tables_are_those_described(stack):
+    found = sql(stack, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert set(found) == described_tables()
+
+
+def test_a_run_writes_where_it_is_said_to(stack):
+    # A first run: later ones find the job's snapshot stored.
+    stack.run("process_numbers_asset")
+    run = stack.run("process_numbers_asset")
+    count = f"SELECT count(*) FROM {{}} WHERE run_id = '{run}'"  # noqa: S608 # no user input
+    assert sql(stack, count.format("runs")) == ["1"]
+    assert 60 <= int(sql(stack, count.format("event_logs"))[0]) <= 90
+    tags = sql(stack, f"SELECT key FROM run_tags WHERE run_id = '{run}'")  # noqa: S608
+    assert "docker/container_id" in tags
+    changed = f"SELECT asset_key FROM asset_keys WHERE last_run_id = '{run}'"  # noqa: S608
+    assert len(sql(stack, changed)) == 6
+    checked = f"SELECT count(*) FROM asset_check_executions WHERE run_id = '{run}'"  # noqa: S608
+    assert sql(stack, checked) == ["1"]
+
+
+def test_a_run_s_timeline_is_the_one_described(stack):
+    run = stack.run("process_numbers")
+    events = sql(
+        stack,
+        "SELECT dagster_event_type FROM event_logs WHERE dagster_event_type IS NOT NULL"  # noqa: S608
+        f" AND run_id = '{run}' ORDER BY id",
+    )
+    milestones = ["PIPELINE_ENQUEUED", "PIPELINE_STARTING", "PIPELINE_START", "STEP_START"]
+    order = [events.index(event) for event in [*milestones, "PIPELINE_SUCCESS"]]
+    assert order == sorted(order)
+    assert events.count("STEP_SUCCESS") == 6
