@@ -78,9 +78,9 @@ def managers(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _nobody() -> str:
     """Credentials that are none, for the emulator; valid for ever, so that none are fetched."""
-    unused = "none"
-    nobody = {"type": "authorized_user", "client_id": unused, "client_secret": unused}
-    nobody |= {"refresh_token": unused, "token": unused, "expiry": "2099-01-01T00:00:00Z"}
+    none = "none"
+    nobody = {"type": "authorized_user", "client_id": none, "client_secret": none}
+    nobody |= {"refresh_token": none, "token": none, "expiry": "2099-01-01T00:00:00Z"}
     return base64.b64encode(json.dumps(nobody).encode()).decode()
 
 
