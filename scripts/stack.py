@@ -347,6 +347,8 @@ def status(stack: Stack) -> None:
         ["run containers", f"{len(stack.run_containers(running_only=True))} running", "", ""]
     )
     print(table(rows))
+    if not states:
+        raise StackError(f"the stack {stack.name} is not up: make up")
     problems = stack.problems()
     if problems:
         raise StackError(" | ".join(problems))

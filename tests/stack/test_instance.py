@@ -14,7 +14,7 @@ def sql(stack, query):
 
 
 def described_tables():
-    section = ARCHITECTURE[ARCHITECTURE.index("### 1.2.") : ARCHITECTURE.index("### 1.3.")]
+    section = ARCHITECTURE[ARCHITECTURE.index("| storage | tables |") :].split("\n\n")[0]
     rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("| ")]
     return {table for row in rows for table in re.findall(r"`(\w+)`", row)}
 

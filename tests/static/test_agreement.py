@@ -170,8 +170,8 @@ def test_runs_use_the_image_that_the_code_server_runs(location):
 
 def test_the_workspace_without_the_profile_is_the_other_one_without_its_location():
     """A location that is not started would show as an error for ever."""
-    started = [name for name in LOCATIONS if "profiles" not in SERVICES[name]]
-    assert [entry["grpc_server"]["host"] for entry in WORKSPACE["load_from"]] == started
+    started = [server for name, server in LOCATIONS.items() if "profiles" not in SERVICES[name]]
+    assert [entry["grpc_server"] for entry in WORKSPACE["load_from"]] == started
 
 
 def test_variables_in_the_launcher_section_are_set_in_the_control_plane():
