@@ -83,6 +83,7 @@ lock: .venv/made ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: to 
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
 	$(COMPILE) --group code -c requirements/control-plane.txt -o requirements/code.txt
+	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt
 	$(COMPILE) --group warehouse -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/warehouse.txt
 	$(COMPILE) --group stores -o requirements/stores.txt
-	$(COMPILE) --group build --group code --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/dev.txt
+	$(COMPILE) --group build --group code --group guard --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -c requirements/guard.txt -o requirements/dev.txt

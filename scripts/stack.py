@@ -232,8 +232,9 @@ class Stack:
     def last_line(self, service: str) -> str:
         """The last line a service wrote."""
         log = self.compose("logs", "--no-log-prefix", "--no-color", "--tail", "20", service)
-        lines = [line for line in log.stdout.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else ""
+        # Compose 2.26 writes "erase this line" before each, also to a pipe.
+        lines = [line.strip() for line in log.stdout.replace("\x1b[2K", "").splitlines()]
+        return next((line for line in reversed(lines) if line), "")
 
     def health_output(self, container: str) -> str:
         """What the last health check of a container said."""

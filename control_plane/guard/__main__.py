@@ -1,43 +1,47 @@
-"""Relays the Docker API from a port on an internal network to the engine's socket.
+"""Starts the guard: the policy from dagster.yaml, a door on each of its two networks.
 
-The gap: the launcher needs the Docker API, the socket belongs to root and a group whose number
-differs from host to host, and the webserver and the daemon run as neither. It does not look at
-what it relays yet: whoever reaches it can do what root can. Only the webserver and the
-daemon are on its network.
+Environment: GUARD_IMAGES, the code locations' images, separated by blanks; GUARD_MAX_RUNS, how
+many run containers may be alive at once; and what dagster.yaml names.
 """
 
 import asyncio
-import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import yaml
+from aiohttp import web
+
+from control_plane.guard.policy import Policy, PolicyError
+from control_plane.guard.server import Engine, doors
 
 SOCKET = "/var/run/docker.sock"
 PORT = 2375
+# The guard's own names on the two networks: each door listens on that network's address only.
+DAEMON_SIDE, WEBSERVER_SIDE = "guard-launch", "guard-stop"
 
 
-async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copies one client's connection to the engine and back, until either side ends it."""
-    try:
-        engine_reader, engine_writer = await asyncio.open_unix_connection(SOCKET)
-        await asyncio.gather(_copy(reader, engine_writer), _copy(engine_reader, writer))
-    except OSError as error:
-        print(f"guard: {SOCKET}: {error}: is the Docker engine running?", flush=True)
-    finally:
-        writer.close()
-
-
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while chunk := await source.read(65536):
-            target.write(chunk)
-            await target.drain()
-    target.close()
-
-
-async def main() -> None:
+async def serve(policy: Policy) -> None:
     """Serves until stopped."""
-    server = await asyncio.start_server(relay, host="0.0.0.0", port=PORT)  # noqa: S104 # internal network
-    async with server:
-        await server.serve_forever()
+    engine = Engine(SOCKET, policy.labels, int(os.environ["GUARD_MAX_RUNS"]))
+    for door, name in zip(doors(engine, policy), (DAEMON_SIDE, WEBSERVER_SIDE), strict=True):
+        runner = web.ServerRunner(door)
+        await runner.setup()
+        await web.TCPSite(runner, socket.gethostbyname(name), PORT).start()
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Exits with status 1 and one line when dagster.yaml cannot be enforced."""
+    instance = yaml.safe_load(Path("dagster.yaml").read_text())
+    images = frozenset(os.environ["GUARD_IMAGES"].split())
+    try:
+        policy = Policy.from_launcher(instance["run_launcher"]["config"], images, os.environ)
+    except PolicyError as error:
+        sys.exit(f"guard: refused to start: {error}")
+    asyncio.run(serve(policy))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -1,0 +1,420 @@
+"""The guard: what the launcher asks for passes, and nothing else does, however it is written."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import docker
+import pytest
+import yaml
+from aiohttp import ClientSession, web
+from docker.models.containers import _create_container_args
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from control_plane.guard.policy import MAX_BODY_BYTES, Policy, PolicyError, Refused
+from control_plane.guard.server import Engine, doors
+
+LAUNCHER = yaml.safe_load((Path(__file__).resolve().parents[2] / "dagster.yaml").read_text())[
+    "run_launcher"
+]["config"]
+ENVIRONMENT = {"STACK_NAME": "blue"}
+IMAGE = "blue-code:current"
+RUN = "46dd5bf8-3beb-41a9-a386-7fa75cfbf640"
+
+
+@pytest.fixture
+def policy():
+    return Policy.from_launcher(LAUNCHER, frozenset([IMAGE]), ENVIRONMENT)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What DockerRunLauncher really sends, as the Docker SDK writes it."""
+    config = json.loads(json.dumps(LAUNCHER).replace("${STACK_NAME}", "blue"))
+    kwargs = config["container_kwargs"]
+    kwargs.pop("stop_timeout")
+    labels = {**kwargs.pop("labels"), "dagster/run_id": RUN, "dagster/job_name": "process_numbers"}
+    sent = {}
+    monkeypatch.setattr(
+        docker.APIClient,
+        "create_container_from_config",
+        lambda self, body, *_: sent.update(body) or {"Id": ""},
+    )
+    client = docker.APIClient(version="1.45", base_url="tcp://nowhere:1")
+    arguments = dict(
+        image=IMAGE, command=["dagster", "api", "execute_run", "{}"], detach=True,
+        environment={"DAGSTER_RUN_JOB_NAME": "process_numbers", "NOTIFICATION_WEBHOOK_URL": ""},
+        network=config["networks"][0], labels=labels, version="1.45", **kwargs,
+    )  # fmt: skip
+    client.create_container(**_create_container_args(arguments))
+    return json.loads(json.dumps(sent))
+
+
+def rebuilt(policy, asked):
+    return policy.rebuild(json.dumps(asked).encode())
+
+
+def test_what_the_launcher_asks_for_is_what_dagster_yaml_says(policy, asked):
+    body = rebuilt(policy, asked)
+    assert body["Image"] == IMAGE
+    assert body["Cmd"] == ["dagster", "api", "execute_run", "{}"]
+    assert body["HostConfig"] == asked["HostConfig"]
+    assert body["Labels"] == asked["Labels"]
+    assert body["NetworkingConfig"] == {"EndpointsConfig": {"blue_runs": {}}}
+    assert set(body) == {"Image", "Cmd", "Env", "Labels", "HostConfig", "NetworkingConfig"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Image", "alpine"),
+        ("Image", None),
+        ("Entrypoint", ["sh"]),
+        ("User", "0"),
+        ("Cmd", ["sh", "-c", "id"]),
+        ("Cmd", ["dagster", "api", "execute_run"]),
+        ("Cmd", ["dagster", "api", "grpc", "{}"]),
+        ("Cmd", "dagster api execute_run {}"),
+        ("Env", ["DAGSTER_RUN_JOB_NAME=x", "PGPASSFILE=/etc/shadow"]),
+        ("Env", ["LD_PRELOAD=/tmp/x.so"]),
+        ("Env", [["DAGSTER_RUN_JOB_NAME"]]),
+        ("Env", {"LD_PRELOAD": "x"}),
+        ("WorkingDir", "/"),
+        ("Healthcheck", {"Test": ["CMD", "id"]}),
+        ("Volumes", {"/etc": {}}),
+        ("ExposedPorts", {"22/tcp": {}}),
+        ("NetworkingConfig", {"host": None}),
+        ("NetworkingConfig", {"EndpointsConfig": {"blue_guard-launch": {}}}),
+        ("Labels", {"dagster/run_id": RUN, "dagster/job_name": "x"}),
+        ("Labels", {"dagster/stack": "red", "dagster/run_id": RUN, "dagster/job_name": "x"}),
+        ("Labels", {"dagster/stack": "blue", "dagster/run_id": "../x", "dagster/job_name": "x"}),
+        ("Labels", {"dagster/stack": "blue", "dagster/run_id": RUN, "dagster/job_name": "x" * 300}),
+        ("Labels", ["dagster/stack"]),
+        ("Runtime", "sysbox"),
+        ("Invented", 1),
+    ],
+)
+def test_another_value_of_a_field_is_refused(policy, asked, field, value):
+    with pytest.raises(Refused):
+        rebuilt(policy, {**asked, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Privileged", True),
+        ("Privileged", "true"),
+        ("PidMode", "host"),
+        ("IpcMode", "host"),
+        ("UTSMode", "host"),
+        ("UsernsMode", "host"),
+        ("CgroupnsMode", "host"),
+        ("NetworkMode", "host"),
+        ("NetworkMode", "container:guard"),
+        ("Binds", ["/:/host"]),
+        ("Binds", None),
+        ("Mounts", [{"Type": "bind", "Source": "/", "Target": "/host"}]),
+        ("VolumesFrom", ["dagster-guard-1"]),
+        ("Devices", [{"PathOnHost": "/dev/sda", "PathInContainer": "/dev/sda"}]),
+        ("DeviceCgroupRules", ["a *:* rwm"]),
+        ("CapAdd", ["SYS_ADMIN"]),
+        ("CapDrop", []),
+        ("SecurityOpt", ["seccomp=unconfined"]),
+        ("SecurityOpt", []),
+        ("Memory", 0),
+        ("PidsLimit", -1),
+        ("PortBindings", {"80/tcp": [{"HostPort": "80"}]}),
+        ("PublishAllPorts", True),
+        ("ExtraHosts", ["postgres:10.0.0.1"]),
+        ("Dns", ["10.0.0.1"]),
+        ("Sysctls", {"net.ipv4.ip_forward": "1"}),
+        ("RestartPolicy", {"Name": "always"}),
+        ("AutoRemove", True),
+        ("Runtime", "runc2"),
+        ("CgroupParent", "/"),
+        ("LogConfig", {"Type": "syslog", "Config": {"syslog-address": "udp://10.0.0.1"}}),
+        ("Init", False),
+        ("OomScoreAdj", -1000),
+    ],
+)
+def test_another_host_configuration_is_refused(policy, asked, field, value):
+    with pytest.raises(Refused, match=re.escape(f"HostConfig.{field}")):
+        rebuilt(policy, {**asked, "HostConfig": {**asked["HostConfig"], field: value}})
+
+
+@pytest.mark.parametrize("case", [str.lower, str.upper, lambda name: name.replace("s", "\u017f")])
+def test_a_name_in_other_letters_is_refused_though_the_engine_would_read_it(policy, asked, case):
+    """Go's decoder takes any case, and the long s for an s."""
+    for name, value in (("Privileged", True), ("Binds", ["/:/host"]), ("UsernsMode", "host")):
+        if case(name) != name:
+            host = {**asked["HostConfig"], case(name): value}
+            with pytest.raises(Refused):
+                rebuilt(policy, {**asked, "HostConfig": host})
+    if case("HostConfig") != "HostConfig":
+        with pytest.raises(Refused):
+            rebuilt(policy, {**asked, case("HostConfig"): {"Privileged": True}})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"{",
+        b'{"Image": "blue-code:current"} {"HostConfig": {"Privileged": true}}',
+        b'{"HostConfig": {}, "HostConfig": {"Privileged": true}}',
+        b'{"Labels": {"a": "b", "\\u0061": "c"}}',
+        b'{"Memory": NaN}',
+        b'{"Memory": Infinity}',
+        b"\xff\xfe{}",
+        b'{"a":' * 2000 + b"1" + b"}" * 2000,
+        b'{"a":' * 20 + b"1" + b"}" * 20,
+        b" " * (MAX_BODY_BYTES + 1) + b"{}",
+    ],
+    ids=range(14),
+)
+def test_json_that_parsers_read_differently_is_refused(policy, body):
+    with pytest.raises(Refused):
+        policy.rebuild(body)
+
+
+def test_an_escaped_name_is_the_name_it_means(policy, asked):
+    """Parsed, not searched for: `\\u0050rivileged` is Privileged."""
+    text = json.dumps(asked).replace('"Init"', '"\\u0050rivileged": true, "Init"')
+    with pytest.raises(Refused, match=r"HostConfig\.Privileged"):
+        policy.rebuild(text.encode())
+
+
+def test_a_policy_that_cannot_be_enforced_is_refused_at_start():
+    for kwargs in ({"privileged": True}, {"devices": ["/dev/sda"]}, {"ports": {"80": 80}}):
+        with pytest.raises(PolicyError, match=next(iter(kwargs))):
+            Policy.from_launcher(
+                {**LAUNCHER, "container_kwargs": kwargs}, frozenset([IMAGE]), ENVIRONMENT
+            )
+
+
+def test_an_unset_variable_is_refused_at_start():
+    with pytest.raises(PolicyError, match="STACK_NAME"):
+        Policy.from_launcher(LAUNCHER, frozenset([IMAGE]), {})
+
+
+KNOWN = ["Image", "Cmd", "Env", "Labels", "User", "Entrypoint", "Volumes", "HostConfig"]
+HOST = ["Privileged", "Binds", "Mounts", "CapAdd", "CapDrop", "PidMode", "NetworkMode", "Memory"]
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from([IMAGE, "/:/h"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def fields(known):
+    """Some values for known names, in any case, and for others."""
+    names = st.sampled_from(known + [name.lower() for name in known]) | st.text(max_size=8)
+    return st.dictionaries(names, JSON, max_size=2)
+
+
+@settings(
+    max_examples=20_000, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(above=fields(KNOWN), below=fields(HOST), gone=st.sets(st.sampled_from(KNOWN), max_size=1))
+def test_no_request_of_20_000_gets_a_container_outside_the_policy(
+    policy, asked, above, below, gone
+):
+    request = {**asked, "HostConfig": {**asked["HostConfig"], **below}, **above}
+    for name in gone:
+        request.pop(name, None)
+    try:
+        body = rebuilt(policy, request)
+    except Refused:
+        return
+    assert body["HostConfig"] == policy.host
+    assert body["Image"] == IMAGE
+    assert body["Cmd"][:3] == ["dagster", "api", "execute_run"]
+    assert {entry.partition("=")[0] for entry in body["Env"]} <= policy.variables
+    assert policy.labels.items() <= body["Labels"].items()
+    assert set(body) == {"Image", "Cmd", "Env", "Labels", "HostConfig", "NetworkingConfig"}
+
+
+# --- the doors, in front of a socket that notes whatever reaches it ---
+
+MINE, OTHER = "a" * 64, "b" * 64
+
+
+async def through(policy, door_index, requests, limit=25, alive=0):
+    """Sends raw requests through a door; returns the answers, and what reached the engine."""
+    reached = []
+
+    async def engine_side(request):
+        reached.append((request.method, request.raw_path, await request.text()))
+        if request.path.endswith("/containers/json"):
+            return web.json_response([{}] * alive)
+        if request.path == "/version":
+            told = {"Version": "26", "ApiVersion": "1.45", "MinAPIVersion": "1.24", "Os": "linux"}
+            return web.json_response(told)
+        if request.path.endswith("/json"):
+            mine = MINE in request.path
+            labels = {"dagster/stack": "blue", "dagster/run_id": RUN} if mine else {"x": "y"}
+            config = {"Labels": labels, "Env": ["PASSWORD=1"]}
+            return web.json_response({"Id": MINE, "Image": "i", "State": {}, "Config": config})
+        return web.json_response({"Id": MINE}, status=201)
+
+    socket = f"/tmp/guard-test-{id(reached)}.sock"  # noqa: S108 # short enough for a socket
+    runner = web.ServerRunner(web.Server(engine_side))
+    await runner.setup()
+    await web.UnixSite(runner, socket).start()
+    engine = Engine(socket, policy.labels, limit)
+    front = web.ServerRunner(doors(engine, policy)[door_index])
+    await front.setup()
+    site = web.TCPSite(front, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]
+    statuses = []
+    for request in requests:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        length = re.search(rb"Content-Length: (\d+)", head)
+        body = await reader.readexactly(int(length[1])) if length else b""
+        statuses.append((int(head.split()[1]), body.decode()))
+        writer.close()
+    await front.cleanup()
+    await engine.connector.close()
+    await runner.cleanup()
+    Path(socket).unlink(missing_ok=True)
+    return statuses, reached
+
+
+def line(method, path, body=b"", headers=b""):
+    length = f"Content-Length: {len(body)}\r\n".encode()
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: guard\r\n".encode() + length + headers + b"\r\n" + body
+    )
+
+
+DAEMON, WEBSERVER = 0, 1
+PATH = f"/v1.45/containers/{MINE}"
+
+
+def run(policy, door, *requests, **options):
+    return asyncio.run(through(policy, door, requests, **options))
+
+
+def test_the_daemon_s_door_lets_a_run_s_whole_life_through(policy, asked):
+    body = json.dumps(asked).encode()
+    statuses, _ = run(
+        policy, DAEMON,
+        line("GET", "/version"), line("POST", "/v1.45/containers/create", body),
+        line("GET", f"{PATH}/json"), line("POST", f"{PATH}/start"),
+        line("POST", f"{PATH}/stop?t=30"),
+    )  # fmt: skip
+    assert [status for status, _ in statuses] == [200, 201, 200, 201, 201]
+
+
+def test_the_webserver_s_door_only_looks_and_stops(policy, asked):
+    body = json.dumps(asked).encode()
+    statuses, reached = run(
+        policy, WEBSERVER,
+        line("GET", f"{PATH}/json"), line("POST", f"{PATH}/stop"),
+        line("POST", "/v1.45/containers/create", body), line("POST", f"{PATH}/start"),
+    )  # fmt: skip
+    assert [status for status, _ in statuses] == [200, 201, 403, 403]
+    assert not [path for _, path, _ in reached if "create" in path or "start" in path]
+
+
+def test_inspecting_shows_no_environment(policy):
+    ((_, body),), _ = run(policy, DAEMON, line("GET", f"{PATH}/json"))
+    assert set(json.loads(body)) == {"Id", "State", "Image"}
+
+
+def test_a_container_that_is_not_a_run_of_this_stack_is_not_there(policy):
+    other = f"/v1.45/containers/{OTHER}"
+    statuses, reached = run(
+        policy, DAEMON, *(line("POST", f"{other}/{verb}") for verb in ("start", "stop")),
+        line("GET", f"{other}/json"),
+    )  # fmt: skip
+    assert {status for status, _ in statuses} == {404}
+    assert {method for method, _, _ in reached} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1.45/containers/json",
+        "/containers/create",
+        "/v1.45/containers/create?name=x",
+        "/v1.45/containers/create/",
+        "/v1.45/../v1.45/containers/create",
+        "/v1.45/containers//create",
+        "/v1.45/containers/%63reate",
+        "/v1.45/containers/create%3f",
+        f"{PATH}/exec",
+        f"{PATH}/attach",
+        f"{PATH}/stop?t=1&signal=9",
+        f"{PATH}/../{OTHER}/stop",
+        "/v1.45/images/create?fromImage=alpine",
+        "/v1.45/build",
+        "/v1.45/volumes/create",
+        "/info",
+        "http://other/v1.45/containers/create",
+    ],
+)
+def test_any_other_path_is_refused_and_never_reaches_the_engine(policy, asked, path):
+    body = json.dumps(asked).encode()
+    statuses, reached = run(policy, DAEMON, line("POST", path, body))
+    assert [status for status, _ in statuses] == [403]
+    assert "guard: refused" in statuses[0][1]
+    assert reached == []
+
+
+def test_upgrades_are_refused_and_no_header_reaches_the_engine(policy):
+    upgrade = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
+    ((status, _),), reached = run(policy, DAEMON, line("GET", "/version", headers=upgrade))
+    assert (status, reached) == (403, [])
+
+
+def test_a_body_in_chunks_is_held_to_the_same_policy(policy, asked):
+    bad = json.dumps({**asked, "User": "0"}).encode()
+    chunked = f"{len(bad):x}\r\n".encode() + bad + b"\r\n0\r\n\r\n"
+    head = (
+        b"POST /v1.45/containers/create HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    ((status, body),), reached = run(policy, DAEMON, head + chunked)
+    assert (status, reached) == (403, [])
+    assert "User" in body
+
+
+def test_no_more_run_containers_than_the_limit_are_made(policy, asked):
+    request = line("POST", "/v1.45/containers/create", json.dumps(asked).encode())
+    ((status, body),), reached = run(policy, DAEMON, request, limit=2, alive=2)
+    assert status == 403
+    assert "2 run containers are alive, 2 may be" in body
+    assert not [path for _, path, _ in reached if "create" in path]
+
+
+def test_an_engine_that_does_not_answer_is_named(policy):
+    async def attempt():
+        engine = Engine("/nowhere.sock", policy.labels, 1)
+        runner = web.ServerRunner(doors(engine, policy)[0])
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        async with ClientSession() as session:
+            response = await session.get(f"http://127.0.0.1:{port}/version")
+            answer = response.status, await response.text()
+        await runner.cleanup()
+        return answer
+
+    status, text = asyncio.run(attempt())
+    assert status == 502
+    assert "the Docker engine" in text
