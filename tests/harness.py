@@ -77,7 +77,7 @@ class TestStack(Stack):
             ... on ExecutionStepFailureEvent { error { message stack causes { message stack } } }
             ... on RunFailureEvent { error { message stack causes { message stack } } }
             ... on MaterializationEvent { metadataEntries { label
-              ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
+              ... on IntMetadataEntry { intRepr }
               ... on TextMetadataEntry { text } } }
         } } } }"""
         return self.graphql(query, id=run_id)["logsForRun"]["events"]
@@ -114,11 +114,14 @@ class TestStack(Stack):
         """State and logs of every container of this stack, for a failed test's report."""
         parts = [self.compose("ps", "--all", check=False).stdout]
         parts.append(self.compose("logs", "--tail", "60", "--no-color", check=False).stdout)
-        for run, container in self.run_containers().items():
-            log = subprocess.run(["docker", "logs", "--tail", "40", container],
-                                 capture_output=True, text=True, check=False)  # fmt: skip
-            state = docker("inspect", "--format", "{{json .State}}", container)
-            parts.append(f"run {run} {container[:12]} {state}\n{log.stdout}{log.stderr}")
+        try:
+            for run, container in self.run_containers().items():
+                log = subprocess.run(["docker", "logs", "--tail", "40", container],
+                                     capture_output=True, text=True, check=False)  # fmt: skip
+                state = docker("inspect", "--format", "{{json .State}}", container)
+                parts.append(f"run {run} {container[:12]} {state}\n{log.stdout}{log.stderr}")
+        except StackError as error:  # a stack that could not even be named, or a container gone
+            parts.append(str(error))
         return "\n".join(parts)
 
 

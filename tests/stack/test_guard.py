@@ -24,8 +24,8 @@ def forge(stack, model, hostile):
     (row,) = sql(stack, f"SELECT run_body FROM runs WHERE run_id = '{model}'")  # noqa: S608
     body = json.loads(row)
     run = str(uuid.uuid4())
-    body |= {"run_id": run, "status": {"__enum__": "DagsterRunStatus.QUEUED"}, "tags": {}}
-    origin = body["job_code_origin"]["repository_origin"]
+    body |= {"run_id": run, "status": {"__enum__": "PipelineRunStatus.QUEUED"}, "tags": {}}
+    origin = body["pipeline_code_origin"]["repository_origin"]
     origin["container_image"] = hostile.get("container_image", origin["container_image"])
     above = {key: hostile[key] for key in ("networks", "env_vars") if key in hostile}
     kwargs = {k: v for k, v in hostile.items() if k not in {*above, "container_image"}}
@@ -40,7 +40,7 @@ def forge(stack, model, hostile):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_forged_run_fails_with_the_guard_s_reason_and_nothing_is_made(stack, hostile):
+def test_a_forged_run_fails_with_the_guard_s_reason_and_nothing_runs(stack, hostile):
     model = stack.run("process_numbers")
     run = forge(stack, model, HOSTILE[hostile])
     assert stack.finished(run) == "FAILURE"
@@ -53,8 +53,14 @@ def test_a_forged_run_fails_with_the_guard_s_reason_and_nothing_is_made(stack, h
         )
     )
     assert "guard: refused" in said
-    label = f"label=dagster/run_id={run}"
-    assert docker("ps", "--all", "--quiet", "--filter", label) == ""
+    made = stack.run_containers().get(run)
+    if hostile == "a network of the control plane":
+        # A second network is asked for after the container was made: it is never started.
+        state = stack.inspect(made)
+        assert state["State"]["Status"] == "created"
+        assert list(state["NetworkSettings"]["Networks"]) == [f"{stack.name}_runs"]
+    else:
+        assert made is None
 
 
 def test_every_decision_is_one_line_of_the_guard_s_log(stack):

@@ -14,7 +14,7 @@ PICKLED = ["filesystem", "s3", "gcs"]
 def metadata(stack, run):
     """The metadata of what a run materialized, by label."""
     return {
-        entry["label"]: entry.get("intValue") or entry.get("floatValue") or entry.get("text")
+        entry["label"]: int(entry["intRepr"]) if "intRepr" in entry else entry.get("text")
         for event in stack.events(run)
         for entry in event.get("metadataEntries") or []
     }
