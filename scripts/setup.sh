@@ -19,7 +19,7 @@ readonly STANDIN_POSTGRES=standin/postgres:17-trixie-$STANDIN_RECIPE
 readonly MACHINE_ENV=.machine.env
 readonly ENGINE_LOG=/var/log/dockerd.log
 readonly ENGINE_START_SECONDS=60
-# Base images, ours and the build cache take 1.6 GiB; the rest is room for runs.
+# Base images, ours and the build cache take 1.5 GB (docker system df); the rest is room for runs.
 readonly DISK_NEEDED_MIB=${DISK_NEEDED_MIB:-4096}
 
 main() {
