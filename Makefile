@@ -28,8 +28,8 @@ destroy: setup ## stop the stack and delete its data, after asking (FORCE=1 does
 status: setup ## each part's health; exit status 1 when something is wrong
 	@python3 scripts/stack.py status
 
-credentials: setup ## where and as whom to sign in
-	@python3 scripts/stack.py credentials
+credentials: setup ## where and as whom to sign in (AS=viewer: as somebody who can only look)
+	@python3 scripts/stack.py credentials $(AS)
 
 logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run's container
 	@python3 scripts/stack.py logs $(RUN)
@@ -54,7 +54,7 @@ test: .venv/made ## the whole test suite
 
 screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
 	@scripts/setup.sh tests
-	@.venv/bin/python tests/browser/take_screenshots.py $$(python3 scripts/stack.py credentials | sed -n 's/^DAGSTER_URL=//p')
+	@env $$(python3 scripts/stack.py credentials) .venv/bin/python tests/browser/take_screenshots.py
 
 # On a stack of its own, deleted afterwards.
 bench: export STACK_NAME := dagster-bench
@@ -86,4 +86,5 @@ lock: .venv/made ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: to 
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt
 	$(COMPILE) --group warehouse -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/warehouse.txt
 	$(COMPILE) --group stores -o requirements/stores.txt
+	$(COMPILE) --group caddy -o scripts/standin/caddy.txt
 	$(COMPILE) --group build --group code --group guard --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -c requirements/guard.txt -o requirements/dev.txt

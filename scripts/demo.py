@@ -112,7 +112,7 @@ def main() -> None:
     if wrong:
         sys.exit(f"demo: {wrong[0].job} ended as {wrong[0].status} with {wrong[0].value}, not"
                  f" {EXPECTED}: {stack.url}/runs/{wrong[0].run_id}")  # fmt: skip
-    print(f"Web UI: {stack.url}  (on this machine only, no sign-in yet: see BIND_ADDRESS)")
+    print(f"Web UI: {stack.url}  (make credentials says how to sign in)")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The official base images. Compose holds the same defaults; tests/static keeps them equal.
 readonly OFFICIAL_PYTHON=python:3.13.12-slim-trixie
 readonly OFFICIAL_POSTGRES=postgres:17.11-trixie
+readonly OFFICIAL_CADDY=caddy:2.11.7-alpine
 # What stands in for them where no registry can be reached; the tag changes with the recipe.
 STANDIN_RECIPE=$(cat scripts/standin/* | sha256sum | cut -c 1-8)
 readonly STANDIN_DEBIAN=standin/debian:trixie
 readonly STANDIN_PYTHON=standin/python:3.13-trixie-$STANDIN_RECIPE
 readonly STANDIN_POSTGRES=standin/postgres:17-trixie-$STANDIN_RECIPE
+readonly STANDIN_CADDY=standin/caddy:2-trixie-$STANDIN_RECIPE
 
 readonly MACHINE_ENV=.machine.env
 readonly ENGINE_LOG=/var/log/dockerd.log
@@ -191,18 +193,19 @@ refuse_engine() {
 
 # --- base images ---------------------------------------------------------------------------
 
-image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
+images_exist() { docker image inspect "$@" >/dev/null 2>&1; }
 
 ensure_base_images() {
     python_image=${PYTHON_IMAGE:-$OFFICIAL_PYTHON}
     postgres_image=${POSTGRES_IMAGE:-$OFFICIAL_POSTGRES}
-    if image_exists "$python_image" && image_exists "$postgres_image"; then return; fi
-    if image_exists "$STANDIN_PYTHON" && image_exists "$STANDIN_POSTGRES"; then
+    caddy_image=${CADDY_IMAGE:-$OFFICIAL_CADDY}
+    if images_exist "$python_image" "$postgres_image" "$caddy_image"; then return; fi
+    if images_exist "$STANDIN_PYTHON" "$STANDIN_POSTGRES" "$STANDIN_CADDY"; then
         use_standins
         return
     fi
-    say "pulling $python_image and $postgres_image"
-    if pull "$python_image" && pull "$postgres_image"; then return; fi
+    say "pulling $python_image, $postgres_image and $caddy_image"
+    if pull "$python_image" && pull "$postgres_image" && pull "$caddy_image"; then return; fi
     say "the image registry cannot be reached; building stand-ins from Debian packages instead"
     build_standins
     use_standins
@@ -211,10 +214,11 @@ ensure_base_images() {
 use_standins() {
     python_image=$STANDIN_PYTHON
     postgres_image=$STANDIN_POSTGRES
+    caddy_image=$STANDIN_CADDY
 }
 
 pull() { # image; fails only when the registry is out of reach
-    image_exists "$1" && return 0
+    images_exist "$1" && return 0
     local answer
     answer=$(timeout 600 docker pull --quiet "$1" 2>&1) && return 0
     case "$answer" in
@@ -225,7 +229,7 @@ pull() { # image; fails only when the registry is out of reach
 
 build_standins() {
     command -v mmdebstrap >/dev/null || apt_install mmdebstrap
-    if ! image_exists "$STANDIN_DEBIAN"; then
+    if ! images_exist "$STANDIN_DEBIAN"; then
         say "building $STANDIN_DEBIAN"
         local root
         root=$(mktemp)
@@ -233,14 +237,15 @@ build_standins() {
         quietly docker import --change 'CMD ["bash"]' "$root" "$STANDIN_DEBIAN"
         rm -f "$root"
     fi
-    local target image
-    for target in python postgres; do
-        image=$STANDIN_PYTHON
-        [ "$target" = python ] || image=$STANDIN_POSTGRES
-        say "building $image"
-        quietly docker build --target "$target" --tag "$image" --build-arg "DEBIAN_IMAGE=$STANDIN_DEBIAN" \
-            --secret "id=ca_bundle,src=$(ca_bundle)" scripts/standin
-    done
+    build_standin python "$STANDIN_PYTHON"
+    build_standin postgres "$STANDIN_POSTGRES"
+    build_standin caddy "$STANDIN_CADDY" --build-arg "PACKAGE_INDEX=$(package_index)"
+}
+
+build_standin() { # target, image, further arguments of docker build
+    say "building $2"
+    quietly docker build --target "$1" --tag "$2" --build-arg "DEBIAN_IMAGE=$STANDIN_DEBIAN" \
+        --secret "id=ca_bundle,src=$(ca_bundle)" "${@:3}" scripts/standin
 }
 
 # --- what the builds need to know --------------------------------------------------------------
@@ -274,8 +279,8 @@ write_machine_env() {
     else
         index=$(package_index)
     fi
-    new=$(printf '# Written by scripts/setup.sh: what it found on this machine.\nPYTHON_IMAGE=%s\nPOSTGRES_IMAGE=%s\nCA_BUNDLE=%s\nPIP_INDEX_URL=%s' \
-        "$python_image" "$postgres_image" "$(ca_bundle)" "$index")
+    new=$(printf '# Written by scripts/setup.sh: what it found on this machine.\nPYTHON_IMAGE=%s\nPOSTGRES_IMAGE=%s\nCADDY_IMAGE=%s\nCA_BUNDLE=%s\nPIP_INDEX_URL=%s' \
+        "$python_image" "$postgres_image" "$caddy_image" "$(ca_bundle)" "$index")
     [ "$new" = "$(cat "$MACHINE_ENV" 2>/dev/null)" ] || printf '%s\n' "$new" >"$MACHINE_ENV"
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What an operator does with the stack, behind the Makefile's verbs. Standard library only.
 
-    stack.py up | down | destroy | status | logs [RUN] | credentials | config
+    stack.py up | down | destroy | status | logs [RUN] | credentials [USER]
 
 Compose does the work; this adds what it leaves open: a taken port is named before anything is
 built, a failed start ends in the one line that says why, and run containers, which Compose
@@ -10,6 +10,7 @@ does not know, are stopped and removed with the stack.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 # What setup.sh found on this machine, then the user's own settings; later files win.
@@ -32,6 +34,8 @@ STACK_LABEL = "dagster/stack"
 RUN_LABEL = "dagster/run_id"
 # Run containers get this long to end by themselves when the stack goes down.
 RUN_STOP_SECONDS = 30
+# Who signs in with the generated password (control_plane/sign_in.py); `viewer` only looks.
+OPERATOR = "dagster"
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -111,17 +115,38 @@ class Stack:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that the web UI is published on."""
-        (port,) = self.config["services"]["webserver"]["ports"]
+        (port,) = self.config["services"]["edge"]["ports"]
         return port["host_ip"], int(port["published"])
+
+    @property
+    def domain(self) -> str | None:
+        """The web UI's public name, if it has one; it then speaks HTTPS."""
+        return urlsplit(self.config["services"]["edge"]["environment"]["SITE"]).hostname
 
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the web UI."""
         host, port = self.address
+        if self.domain:
+            return f"https://{self.domain}" + (f":{port}" if port != 443 else "")
         return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
 
+    @cached_property
+    def password(self) -> str:
+        """The operator's; raises StackError when the stack is not up."""
+        return self.password_of(OPERATOR)
+
+    def password_of(self, user: str) -> str:
+        """A user's generated password.
+
+        Raises:
+            StackError: The stack is not up, or there is no such user.
+        """
+        where = f"/run/sign-in-credentials/{user}"
+        return self.compose("exec", "--no-TTY", "sign_in", "cat", where).stdout.strip()
+
     def graphql(self, query: str, **variables: object) -> dict[str, Any]:
-        """Asks the webserver.
+        """Asks the web server, through the edge.
 
         Returns:
             The answer's `data`.
@@ -132,7 +157,10 @@ class Stack:
         request = urllib.request.Request(  # noqa: S310 # our own URL
             f"{self.url}/graphql",
             data=json.dumps({"query": query, "variables": variables}).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={
+                "Content-Type": "application/json",
+                "Authorization": basic(OPERATOR, self.password),
+            },
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
@@ -244,6 +272,11 @@ class Stack:
         return checks[-1]["Output"].strip() if checks else "no health check has run yet"
 
 
+def basic(user: str, password: str) -> str:
+    """The header that an API client signs in with."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 def docker(*arguments: str) -> str:
     """Runs the docker client.
 
@@ -284,7 +317,10 @@ def up(stack: Stack) -> None:
         raise StackError(
             "not everything started: " + " | ".join(failed or problems or [done.stderr.strip()])
         )
-    say(f"healthy after {time.monotonic() - started:.0f} s: {stack.url}")
+    say(f"healthy after {time.monotonic() - started:.0f} s: {stack.url} (make credentials)")
+    if stack.address[0] not in ("127.0.0.1", "::1") and not stack.domain:
+        say(f"warning: published on {stack.address[0]} without TLS: whoever is on the way there can"
+            " read the password; set DOMAIN, or put a proxy with TLS in front")  # fmt: skip
     errors = stack.location_errors()
     if errors:
         raise StackError(" | ".join(errors))
@@ -292,8 +328,8 @@ def up(stack: Stack) -> None:
 
 def refuse_taken_port(stack: Stack) -> None:
     """Raises StackError when something else listens where the web UI is to be published."""
-    webserver = stack.services().get("webserver")
-    if webserver and webserver["State"] == "running":
+    edge = stack.services().get("edge")
+    if edge and edge["State"] == "running":
         return
     host, port = stack.address
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -371,9 +407,10 @@ def logs(stack: Stack, run: str = "") -> None:
     subprocess.run(["docker", "logs", "--timestamps", found[0]], check=True)
 
 
-def credentials(stack: Stack) -> None:
-    """Prints where and as whom to sign in. There is no sign-in yet: user and password are empty."""
-    print(f"DAGSTER_URL={stack.url}\nDAGSTER_USER=\nDAGSTER_PASSWORD=")
+def credentials(stack: Stack, user: str = OPERATOR) -> None:
+    """Prints where and as whom to sign in."""
+    password = stack.password_of(user)
+    print(f"DAGSTER_URL={stack.url}\nDAGSTER_USER={user}\nDAGSTER_PASSWORD={password}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

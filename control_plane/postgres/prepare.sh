@@ -9,6 +9,7 @@ set -euo pipefail
 
 readonly SERVER_DIR=/run/postgres-credentials  # what postgres itself reads
 readonly CLIENT_DIR=/run/dagster-credentials   # what its clients read
+readonly SIGN_IN_DIR=/run/sign-in-credentials  # who may sign in to the web UI
 
 volume_major=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
 if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
@@ -16,13 +17,14 @@ if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
     exit 1
 fi
 
+new_password() { head -c 32 /dev/urandom | base64 | tr -d '\n/+='; }
 write() { # file, owner; content from stdin; whole or not at all
     install --mode 0600 --owner "$2" --group "$2" /dev/stdin "$1.new"
     mv "$1.new" "$1"
 }
 
 if [ ! -s "$SERVER_DIR/password" ]; then
-    password=$(head -c 32 /dev/urandom | base64 | tr -d '\n/+=')
+    password=$(new_password)
     if [ -n "$volume_major" ]; then
         echo "prepare: the volume with the database password is gone; setting a new one"
         echo "ALTER ROLE \"$POSTGRES_USER\" PASSWORD '$password'" |
@@ -33,5 +35,8 @@ if [ ! -s "$SERVER_DIR/password" ]; then
     printf '%s' "$password" | write "$SERVER_DIR/password" postgres
 fi
 
+for user in dagster viewer; do
+    [ -s "$SIGN_IN_DIR/$user" ] || new_password | write "$SIGN_IN_DIR/$user" "$DAGSTER_UID"
+done
 write "$CLIENT_DIR/pgpass" "$DAGSTER_UID" <"$SERVER_DIR/pgpass"
 chown "$DAGSTER_UID:$DAGSTER_UID" /var/lib/dagster/*
