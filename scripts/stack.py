@@ -11,15 +11,15 @@ does not know, are stopped and removed with the stack.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,8 @@ RUN_LABEL = "dagster/run_id"
 RUN_STOP_SECONDS = 30
 # Who signs in with the generated password (control_plane/sign_in.py); `viewer` only looks.
 OPERATOR = "dagster"
+LOCALHOST = "127.0.0.1"
+HTTP_SECONDS = 60
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -121,7 +123,8 @@ class Stack:
     @property
     def domain(self) -> str | None:
         """The web UI's public name, if it has one; it then speaks HTTPS."""
-        return urlsplit(self.config["services"]["edge"]["environment"]["SITE"]).hostname
+        site: str = self.config["services"]["edge"]["environment"]["SITE"]
+        return urlsplit(site).hostname
 
     @property
     def url(self) -> str:
@@ -129,7 +132,7 @@ class Stack:
         host, port = self.address
         if self.domain:
             return f"https://{self.domain}" + (f":{port}" if port != 443 else "")
-        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
+        return f"http://{LOCALHOST if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
 
     @cached_property
     def password(self) -> str:
@@ -154,24 +157,37 @@ class Stack:
         Raises:
             StackError: It does not answer, or answers with errors.
         """
-        request = urllib.request.Request(  # noqa: S310 # our own URL
-            f"{self.url}/graphql",
-            data=json.dumps({"query": query, "variables": variables}).encode(),
-            headers={
-                "Content-Type": "application/json",
-                "Authorization": basic(OPERATOR, self.password),
-            },
-        )
+        connection = self._connection()
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            raise StackError(f"GraphQL at {self.url}: {error}: {error.read().decode()}") from None
+            connection.request(
+                "POST",
+                "/graphql",
+                json.dumps({"query": query, "variables": variables}),
+                {
+                    "Content-Type": "application/json",
+                    "Authorization": basic(OPERATOR, self.password),
+                },
+            )
+            response = connection.getresponse()
+            text = response.read().decode()
         except OSError as error:
             raise StackError(f"GraphQL at {self.url}: {error}: is the stack up?") from None
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise StackError(f"GraphQL at {self.url}: {response.status}: {text.strip()}")
+        answer = json.loads(text)
         if answer.get("errors"):
             raise StackError(f"GraphQL at {self.url}: {answer['errors'][0]['message']}")
         return answer["data"]
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """To the published port, also where the domain's name does not lead to this machine."""
+        host, port = self.address
+        at = (LOCALHOST if host in ("0.0.0.0", "::") else host, port)  # noqa: S104 # any address
+        if self.domain:
+            return _HTTPSConnection(self.domain, port, at)
+        return http.client.HTTPConnection(*at, timeout=HTTP_SECONDS)
 
     def launch(
         self,
@@ -272,6 +288,18 @@ class Stack:
         return checks[-1]["Output"].strip() if checks else "no health check has run yet"
 
 
+class _HTTPSConnection(http.client.HTTPSConnection):
+    """To an address, for a host of another name."""
+
+    def __init__(self, host: str, port: int, at: tuple[str, int]) -> None:
+        super().__init__(host, port, timeout=HTTP_SECONDS)
+        self.at = at
+
+    def connect(self) -> None:
+        plain = socket.create_connection(self.at, self.timeout)
+        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+
+
 def basic(user: str, password: str) -> str:
     """The header that an API client signs in with."""
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
@@ -318,7 +346,7 @@ def up(stack: Stack) -> None:
             "not everything started: " + " | ".join(failed or problems or [done.stderr.strip()])
         )
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.url} (make credentials)")
-    if stack.address[0] not in ("127.0.0.1", "::1") and not stack.domain:
+    if stack.address[0] not in (LOCALHOST, "::1") and not stack.domain:
         say(f"warning: published on {stack.address[0]} without TLS: whoever is on the way there can"
             " read the password; set DOMAIN, or put a proxy with TLS in front")  # fmt: skip
     errors = stack.location_errors()

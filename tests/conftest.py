@@ -36,7 +36,11 @@ def stack(new_stack):
     It has one more file in code_location/: jobs that hang, fail and talk, which nobody wants in
     their UI.
     """
-    made = new_stack("dagster-test", NOTIFICATION_WEBHOOK_URL="http://webhook:8080/")
+    made = new_stack(
+        "dagster-test",
+        NOTIFICATION_WEBHOOK_URL="http://webhook:8080/",
+        COMPOSE_PROFILES="viewer",
+    )
     shutil.copy(EXTRA_DEFINITIONS, made.root / "code_location/defs/extra_definitions.py")
     done = made.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pytest
 from dagster_graphql import DagsterGraphQLClient
 from harness import docker, wait_until
+from requests.auth import HTTPBasicAuth
+from stack import OPERATOR
 
 # A webhook that says on its stdout what was posted.
 WEBHOOK = """
@@ -82,7 +84,9 @@ def webhook(stack):
 
 def test_the_python_graphql_client_launches_a_run(stack):
     host, port = stack.address
-    client = DagsterGraphQLClient(host, port_number=port)
+    client = DagsterGraphQLClient(
+        host, port_number=port, auth=HTTPBasicAuth(OPERATOR, stack.password)
+    )
     run = client.submit_job_execution("process_numbers", "code_location", "__repository__")
     assert stack.finished(run) == "SUCCESS"
 

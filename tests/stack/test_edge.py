@@ -1,0 +1,244 @@
+"""What the edge lets through: the requests that the web UI makes, and not those of other pages.
+
+All requests here are signed in. Each attack asks for a run, so that what got through can be seen.
+"""
+
+import http.client
+import json
+import uuid
+from contextlib import suppress
+from urllib.parse import quote
+
+import pytest
+from stack import LAUNCH, OPERATOR, basic
+
+JSON = {"Content-Type": "application/json"}
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Protocol": "graphql-ws",
+}
+
+
+def ask(stack, method, path, headers=(), body=b"", *, host=None, sign_in=True):
+    """Sends a request exactly as given; returns the response, read."""
+    address, port = stack.address
+    connection = http.client.HTTPConnection(address, port, timeout=60)
+    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+    connection.putheader("Host", host or f"{address}:{port}")
+    if sign_in:
+        connection.putheader("Authorization", basic(OPERATOR, stack.password))
+    for name, value in dict(headers).items():
+        connection.putheader(name, value)
+    if body:
+        connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders()
+    with suppress(BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
+        connection.send(body)
+    response = connection.getresponse()
+    response.text = response.read(100_000).decode() if response.status != 101 else ""
+    connection.close()
+    return response
+
+
+@pytest.fixture
+def launch():
+    """A GraphQL mutation that launches a run with a tag; the tag's value."""
+    mark = str(uuid.uuid4())
+    selector = {
+        "repositoryLocationName": "code_location",
+        "repositoryName": "__repository__",
+        "jobName": "process_numbers",
+    }
+    params = {
+        "selector": selector,
+        "runConfigData": {},
+        "executionMetadata": {"tags": [{"key": "mark", "value": mark}]},
+    }
+    return json.dumps({"query": LAUNCH, "variables": {"params": params}}), mark
+
+
+def in_url(body):
+    """The same mutation as a query string."""
+    asked = json.loads(body)
+    return f"query={quote(asked['query'])}&variables={quote(json.dumps(asked['variables']))}"
+
+
+def runs_marked(stack, mark):
+    query = """query Marked($mark: String!) { runsOrError(filter: {
+        tags: [{key: "mark", value: $mark}]}) { ... on Runs { results { runId } } } }"""
+    return stack.graphql(query, mark=mark)["runsOrError"]["results"]
+
+
+# Name: status, method, path, headers; {url} is the mutation as a query string. The body is the
+# mutation as JSON, where the path does not have it.
+ATTACKS = {
+    "a link with a mutation": (400, "GET", "/graphql?{url}", {}),
+    "a link with a mutation, spelt otherwise": (400, "GET", "/%67raphql?{url}", {}),
+    "a link with a mutation, in other letter case": (400, "GET", "/GraphQL?{url}", {}),
+    "a link with a mutation, round a corner": (400, "GET", "/runs/../graphql?{url}", {}),
+    "a link with a mutation, with two slashes": (400, "GET", "//graphql?{url}", {}),
+    "a mutation behind the operation's name": (400, "GET", "/graphql?op=Launch&{url}", {}),
+    "a form with the mutation in the URL": (
+        400,
+        "POST",
+        "/graphql?{url}",
+        {"Content-Type": "application/x-www-form-urlencoded"},
+    ),
+    "plain text": (415, "POST", "/graphql", {"Content-Type": "text/plain"}),
+    "plain text that mentions JSON": (
+        415,
+        "POST",
+        "/graphql",
+        {"Content-Type": "text/plain; application/json"},
+    ),
+    "something that begins like JSON": (
+        415,
+        "POST",
+        "/graphql",
+        {"Content-Type": "application/jsonp"},
+    ),
+    "no content type": (415, "POST", "/graphql", {}),
+    "another method": (405, "PUT", "/graphql", JSON),
+    "GET with a body": (405, "GET", "/graphql", JSON),
+    "a preflight": (405, "OPTIONS", "/graphql", {"Access-Control-Request-Method": "POST"}),
+    "another origin": (403, "POST", "/graphql", {**JSON, "Origin": "http://evil.example"}),
+    "an origin that begins like ours": (
+        403,
+        "POST",
+        "/graphql",
+        {**JSON, "Origin": "http://127.0.0.1.evil.example"},
+    ),
+    "the same host's other port": (403, "POST", "/graphql", {**JSON, "Origin": "http://127.0.0.1"}),
+    "a page without an origin": (403, "POST", "/graphql", {**JSON, "Origin": "null"}),
+    "embedded by another site": (403, "GET", "/", {"Sec-Fetch-Site": "cross-site"}),
+    "embedded by another port": (403, "GET", "/logs/x", {"Sec-Fetch-Site": "same-site"}),
+    "a link to GraphQL from another site": (
+        403,
+        "GET",
+        "/graphql",
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ),
+    "a form from another site": (
+        403,
+        "POST",
+        "/graphql",
+        {**JSON, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ),
+    "a WebSocket of another origin": (
+        403,
+        "GET",
+        "/graphql",
+        {**WEBSOCKET, "Origin": "http://evil.example"},
+    ),
+    "a WebSocket with a mutation in the URL": (400, "GET", "/graphql?{url}", WEBSOCKET),
+    "a POST that says it is a WebSocket": (415, "POST", "/graphql", WEBSOCKET),
+    "a WebSocket that is another protocol": (
+        405,
+        "GET",
+        "/graphql",
+        {**WEBSOCKET, "Upgrade": "h2c"},
+    ),
+    "a WebSocket elsewhere": (400, "GET", "/server_info", WEBSOCKET),
+    "a report": (403, "POST", "/report_asset_materialization/numbers", JSON),
+    "a report, spelt otherwise": (403, "POST", "/report%5Fasset_check/numbers", JSON),
+    "a report in other letter case": (403, "POST", "/Report_Asset_observation/numbers", JSON),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_is_refused_and_launches_nothing(stack, launch, attack):
+    status, method, path, headers = ATTACKS[attack]
+    body, mark = launch
+    response = ask(
+        stack,
+        method,
+        path.format(url=in_url(body)),
+        headers,
+        b"" if "{url}" in path or method == "OPTIONS" else body.encode(),
+    )
+    assert (response.status, response.text.count("\n")) == (status, 0), response.text
+    assert response.text, "a refusal says why"
+    assert response.getheader("Access-Control-Allow-Origin") is None
+    assert not runs_marked(stack, mark)
+
+
+@pytest.mark.parametrize("attack", ["a link with a mutation", "plain text that mentions JSON"])
+def test_without_the_edge_the_attack_works(stack, launch, attack):
+    """Else the tests above would show nothing."""
+    _, method, path, headers = ATTACKS[attack]
+    body, mark = launch
+    program = (
+        "import sys, json, urllib.request as r\n"
+        "method, path, headers, body = sys.argv[1:]\n"
+        "r.urlopen(r.Request('http://webserver.ui:3000' + path, method=method,\n"
+        "    headers=json.loads(headers), data=body.encode() or None))\n"
+    )
+    in_path = "{url}" in path
+    stack.compose(
+        "exec", "--no-TTY", "webserver", "python", "-c", program,
+        method, path.format(url=in_url(body)), json.dumps(headers), "" if in_path else body,
+    )  # fmt: skip
+    assert len(runs_marked(stack, mark)) == 1
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", ""])
+@pytest.mark.parametrize("path", ["/", "/graphql", "/sign-in"])
+def test_a_host_that_is_not_ours_is_refused(stack, host, path):
+    """DNS rebinding: another page's name that was pointed at this address."""
+    response = ask(stack, "GET", path, host=host or "x")
+    assert response.status == 421
+    assert stack.url in response.text
+    assert "ALLOWED_HOSTS" in response.text
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_the_ui_s_own_requests_go_through(stack, name):
+    host = f"{name}:{stack.address[1]}"
+    ours = {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    body = b'{"query": "{ version }"}'
+    for content_type in ("application/json", "application/json; charset=utf-8"):
+        headers = {**ours, "Content-Type": content_type}
+        response = ask(stack, "POST", "/graphql?op=Version", headers, body, host=host)
+        assert json.loads(response.text)["data"]["version"]
+    assert ask(stack, "GET", "/graphql", {**ours, **WEBSOCKET}, host=host).status == 101
+
+
+def test_a_link_from_another_site_leads_to_its_page(stack):
+    """Else nobody could follow the link in a notification."""
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert ask(stack, "GET", "/runs", link).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/sign-in", "/report_asset_check/x", "/graphql"])
+def test_every_answer_forbids_framing_embedding_and_guessing(stack, path):
+    response = ask(stack, "GET", path)
+    policies = response.headers.get_all("Content-Security-Policy")
+    assert "frame-ancestors 'none'" in policies
+    assert response.getheader("X-Frame-Options") == "DENY"
+    assert response.getheader("X-Content-Type-Options") == "nosniff"
+    assert response.getheader("Cross-Origin-Resource-Policy") == "same-origin"
+    assert response.getheader("Server") is None
+
+
+def test_what_is_too_large_is_refused(stack):
+    assert ask(stack, "POST", "/graphql", JSON, b" " * 11_000_000).status == 413
+    assert ask(stack, "GET", "/", {"X-Long": "x" * 40_000}).status == 431
+
+
+def test_a_report_is_taken_where_that_is_switched_on(stack):
+    environment = {**stack.environment, "ALLOW_ASSET_REPORTS": "1"}
+    stack.environment, before = environment, stack.environment
+    body = json.dumps({"asset_key": "reported", "metadata": {"by": "http"}}).encode()
+    try:
+        stack.compose("up", "--detach", "--wait", "--no-deps", "edge")
+        path = "/report_asset_materialization/reported"
+        assert ask(stack, "POST", path, {"Content-Type": "text/plain"}, body).status == 415
+        assert ask(stack, "POST", path, JSON, body, sign_in=False).status == 401
+        assert ask(stack, "POST", path, JSON, body).status == 200
+    finally:
+        stack.environment = before
+        stack.compose("up", "--detach", "--wait", "--no-deps", "edge")
+    assert ask(stack, "POST", path, JSON, body).status == 403

@@ -1,0 +1,80 @@
+"""Who reaches whom: every pair of services, tried by address, and a run container besides.
+
+By address: a name that does not resolve says nothing about the way there.
+"""
+
+import json
+import socket
+
+import pytest
+from harness import docker
+
+PORTS = {
+    "edge": 8080,
+    "sign_in": 8000,
+    "webserver": 3000,
+    "webserver_viewer": 3000,
+    "code_location": 4000,
+    "postgres": 5432,
+    "guard": 2375,
+}
+# The world, as a listener of this machine outside of the stack's networks.
+WORLD = "world"
+# The guard's doors are told apart by the network that they are on.
+LAUNCH, STOP = "guard on guard-launch", "guard on guard-stop"
+REACHES = {
+    "edge": {"sign_in", "webserver", "webserver_viewer", WORLD},
+    "sign_in": {"edge"},
+    "webserver": {"edge", "webserver_viewer", "code_location", "postgres", STOP},
+    "webserver_viewer": {"edge", "webserver", "code_location", "postgres"},
+    "daemon": {"code_location", "postgres", LAUNCH},
+    "code_location": {"postgres", WORLD},
+    "postgres": {"code_location", WORLD},
+    "guard": set(),
+    "run": {"postgres", WORLD},
+}
+PROBE = """
+for target in "$@"; do
+  { timeout 3 bash -c "exec 3<>/dev/tcp/${target/:/\\/}" 2>/dev/null && echo "$target"; } &
+done
+wait
+"""
+
+
+@pytest.fixture(scope="module")
+def addresses(stack):
+    """Every address and port that something listens on: what it is."""
+    found = {}
+    for service, port in PORTS.items():
+        networks = stack.inspect(stack.container_of(service))["NetworkSettings"]["Networks"]
+        for name, network in networks.items():
+            on = name.removeprefix(f"{stack.name}_")
+            what = f"guard on {on}" if service == "guard" else service
+            found[f"{network['IPAddress']}:{port}"] = what
+    (bridge,) = json.loads(docker("network", "inspect", "bridge"))
+    gateway = bridge["IPAM"]["Config"][0]["Gateway"]
+    with socket.create_server((gateway, 0)) as world:
+        found[f"{gateway}:{world.getsockname()[1]}"] = WORLD
+        yield found
+
+
+@pytest.mark.parametrize("source", REACHES)
+def test_each_part_reaches_those_it_works_with_and_nobody_else(stack, addresses, source):
+    probe = "bash", "-c", PROBE, "probe", *addresses
+    if source == "run":
+        image = stack.config["services"]["code_location"]["image"]
+        seen = docker("run", "--rm", f"--network={stack.name}_runs", image, *probe)
+    else:
+        seen = docker("exec", stack.container_of(source), *probe)
+    reached = {addresses[target] for target in seen.split()}
+    own = {LAUNCH, STOP} if source == "guard" else {source}
+    assert reached - own == REACHES[source]
+
+
+def test_a_run_container_has_no_way_to_the_docker_api(stack):
+    image = stack.config["services"]["code_location"]["image"]
+    (network,) = json.loads(docker("network", "inspect", f"{stack.name}_runs"))
+    host = network["IPAM"]["Config"][0]["Gateway"]
+    ports = [f"{host}:{port}" for port in (2375, 2376, stack.address[1])]
+    probe = "bash", "-c", PROBE, "probe", *ports
+    assert docker("run", "--rm", f"--network={stack.name}_runs", image, *probe) == ""

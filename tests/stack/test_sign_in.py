@@ -1,0 +1,146 @@
+"""Who may come in, and what happens to those who may not."""
+
+import json
+from urllib.parse import quote, urlencode
+
+import pytest
+from harness import docker
+from stack import OPERATOR, basic
+from test_edge import JSON, WEBSOCKET, ask
+
+VERSION = b'{"query": "{ version }"}'
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+PAGE = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate"}
+
+
+def post_form(stack, user, password, goal="/"):
+    form = urlencode({"user": user, "password": password, "next": goal}).encode()
+    return ask(stack, "POST", "/sign-in", FORM, form, sign_in=False)
+
+
+def session(stack):
+    """The header of somebody who has signed in on the page."""
+    response = post_form(stack, OPERATOR, stack.password)
+    assert response.status == 303
+    return {"Cookie": response.getheader("Set-Cookie").split(";")[0]}
+
+
+def may(stack, **headers):
+    """The status of the answer to a harmless question, not signed in but for the headers."""
+    return ask(stack, "POST", "/graphql", {**JSON, **headers}, VERSION, sign_in=False).status
+
+
+def test_a_person_who_is_not_signed_in_is_led_to_the_page_and_back(stack):
+    response = ask(stack, "GET", "/runs?view=queued", PAGE, sign_in=False)
+    assert response.status == 303
+    assert response.getheader("Location") == f"/sign-in?next={quote('/runs?view=queued', safe='')}"
+    page = ask(stack, "GET", response.getheader("Location"), PAGE, sign_in=False)
+    assert 'name="next" value="/runs?view=queued"' in page.text
+    back = post_form(stack, OPERATOR, stack.password, "/runs?view=queued")
+    assert (back.status, back.getheader("Location")) == (303, "/runs?view=queued")
+
+
+@pytest.mark.parametrize("path", ["/", "/graphql", "/server_info", "/logs/x", "/download_debug/x"])
+def test_nothing_is_shown_to_who_is_not_signed_in(stack, path):
+    method, body = ("POST", VERSION) if path == "/graphql" else ("GET", b"")
+    response = ask(stack, method, path, JSON, body, sign_in=False)
+    assert response.status == 401
+    assert "make credentials" in response.text
+    assert response.getheader("WWW-Authenticate") == "Basic"
+
+
+def test_a_websocket_needs_signing_in(stack):
+    assert ask(stack, "GET", "/graphql", WEBSOCKET, sign_in=False).status == 401
+    by_cookie = {**WEBSOCKET, **session(stack)}
+    assert ask(stack, "GET", "/graphql", by_cookie, sign_in=False).status == 101
+
+
+def test_wrong_credentials_are_refused(stack):
+    assert may(stack, Authorization=basic(OPERATOR, "guess")) == 401
+    assert may(stack, Authorization=basic("root", stack.password)) == 401
+    assert may(stack, Authorization=basic("viewer", stack.password)) == 401
+    assert may(stack, Authorization="Basic %%%") == 401
+    assert may(stack, Authorization=f"Bearer {stack.password}") == 401
+    assert may(stack, Cookie=f"{stack.name}-session=guess") == 401
+    response = post_form(stack, OPERATOR, "guess", '/"><script>')
+    assert response.status == 401
+    assert "Wrong user or password" in response.text
+    assert "<script>" not in response.text
+    assert response.getheader("Set-Cookie") is None
+
+
+def test_saying_who_one_is_does_not_help(stack):
+    """The names under which the sign-in tells the edge who somebody is."""
+    claim = {"Remote-User": OPERATOR, "Remote-Groups": "dagster-operators"}
+    assert may(stack, **claim) == 401
+    viewer = basic("viewer", stack.password_of("viewer"))
+    headers = {**JSON, **claim, "Authorization": viewer}
+    question = b'{"query": "{ permissions { value } }"}'
+    answer = ask(stack, "POST", "/graphql", headers, question, sign_in=False)
+    assert not any(
+        permission["value"] for permission in json.loads(answer.text)["data"]["permissions"]
+    )
+
+
+def test_the_session_s_cookie_is_kept_from_scripts_and_other_sites(stack):
+    cookie = post_form(stack, OPERATOR, stack.password).getheader("Set-Cookie")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert stack.password not in cookie
+
+
+def test_signing_out_ends_the_session(stack):
+    cookie = session(stack)
+    assert may(stack, **cookie) == 200
+    assert ask(stack, "POST", "/sign-out", cookie, sign_in=False).status == 303
+    assert may(stack, **cookie) == 401
+
+
+@pytest.mark.parametrize("goal", ["//evil.example", "/\\evil.example", "https://evil.example", ""])
+def test_nobody_is_led_to_another_host_after_signing_in(stack, goal):
+    assert post_form(stack, OPERATOR, stack.password, goal).getheader("Location") == "/"
+
+
+def test_another_page_cannot_sign_anybody_in_or_out(stack):
+    for path in ("/sign-in", "/sign-out"):
+        response = ask(stack, "POST", path, {**FORM, "Origin": "http://evil.example"})
+        assert response.status == 403
+
+
+GUESS = """
+import base64, sys, urllib.request, urllib.error
+host, right, wrongs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def ask(password, n):
+    request = urllib.request.Request(f"http://{host}:8080/server_info", headers={
+        "Host": "localhost", "X-Forwarded-For": f"198.51.100.{n}",
+        "Authorization": "Basic " + base64.b64encode(f"dagster:{password}".encode()).decode()})
+    try:
+        return urllib.request.urlopen(request).status
+    except urllib.error.HTTPError as error:
+        if error.code == 429:
+            assert int(error.headers["Retry-After"]) > 0
+        return error.code
+print([ask(f"guess {n}", n) for n in range(wrongs)] + [ask(right, 0)])
+"""
+
+
+def test_an_address_that_guesses_has_to_wait_and_nobody_else_does(stack):
+    """Ten wrong passwords; then not even the right one is looked at, whatever it says it is."""
+    cookie = session(stack)
+    edge = stack.inspect(stack.container_of("edge"))["NetworkSettings"]["Networks"]
+    address = edge[f"{stack.name}_edge"]["IPAddress"]
+    image = stack.config["services"]["code_location"]["image"]
+    network = f"--network={stack.name}_edge"
+    guess = "python", "-c", GUESS, address, stack.password
+    attacker = docker("run", "--detach", network, image, "sleep", "120").strip()
+    try:
+        assert json.loads(docker("exec", attacker, *guess, "30")) == [401] * 10 + [429] * 21
+        neighbour = docker("run", "--rm", network, image, *guess, "1")
+        assert json.loads(neighbour) == [401, 200]
+    finally:
+        docker("rm", "--force", attacker)
+    assert may(stack, **cookie) == 200
+    assert may(stack, Authorization=basic(OPERATOR, stack.password)) == 200
+    assert post_form(stack, OPERATOR, stack.password).status == 303
+    failures = docker("logs", stack.container_of("sign_in"))
+    assert '"event": "wrong password"' in failures
