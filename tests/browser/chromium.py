@@ -18,6 +18,15 @@ FLAGS = [
 ]
 
 
+def sign_in(page, user, password):
+    """As a person does, on the page that everything leads to."""
+    page.goto("/")
+    page.get_by_label("User").fill(user)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("link", name="Runs").first.wait_for()
+
+
 @contextmanager
 def chromium():
     """A browser, closed at the end of the block."""

@@ -1,8 +1,9 @@
 from contextlib import suppress
 
 import pytest
-from chromium import chromium
+from chromium import chromium, sign_in
 from playwright.sync_api import Error, expect
+from stack import OPERATOR
 
 # Run containers start on the same machine while pages load.
 SECONDS = 60
@@ -18,15 +19,34 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, stack, tmp_path):
-    """A page of a browser that was never here before; goto("/runs") is relative to the stack."""
-    context = browser.new_context(base_url=stack.url, viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(SECONDS * 1000)
-    page = context.new_page()
+def visit(browser, stack):
+    """Opens pages of browsers that were never here before, signed in as somebody or not.
+
+    goto("/runs") is relative to the stack.
+    """
+    contexts = []
+
+    def open_page(user=None):
+        context = browser.new_context(base_url=stack.url, viewport={"width": 1400, "height": 900})
+        context.set_default_timeout(SECONDS * 1000)
+        contexts.append(context)
+        page = context.new_page()
+        if user:
+            sign_in(page, user, stack.password_of(user))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(visit, tmp_path):
+    """A page of somebody who may do everything."""
+    page = visit(OPERATOR)
     page.on("requestfailed", lambda request: FAILED.append(f"{request.url} {request.failure}"))
     FAILED.clear()
-    yield page
-    context.close()
+    return page
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Renews the pictures in docs/images/ from a stack that runs.
 
-    python tests/browser/take_screenshots.py http://127.0.0.1:3000
+    env $(make -s credentials) python tests/browser/take_screenshots.py
 
 The job process_numbers_asset must have run there, as after `make demo`.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
 
-from chromium import chromium
+from chromium import chromium, sign_in
 from playwright.sync_api import Page, expect
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs/images"
@@ -85,15 +86,13 @@ PICTURES = {
 
 def main() -> None:
     """Takes them all."""
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+    url, user, password = (os.environ[f"DAGSTER_{name}"] for name in ("URL", "USER", "PASSWORD"))
     IMAGES.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=30_000)
     with chromium() as browser:
         for name, (show, height) in PICTURES.items():
-            page = browser.new_page(
-                base_url=sys.argv[1], viewport={"width": WIDTH, "height": height}
-            )
+            page = browser.new_page(base_url=url, viewport={"width": WIDTH, "height": height})
+            sign_in(page, user, password)
             show(page)
             save(page, name)
             page.close()
