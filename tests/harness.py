@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ class TestStack(Stack):
         status = self.finished(run_id)
         assert status == "SUCCESS", self.events(run_id)
         return run_id
+
+    @contextmanager
+    def edge_with(self, **settings):
+        """The edge with other settings, for as long as the block lasts."""
+        before = self.environment
+        again = "up", "--detach", "--wait", "--no-deps", "edge"
+        self.environment = {**before, **settings}
+        try:
+            self.compose(*again)
+            yield
+        finally:
+            self.environment = before
+            self.compose(*again)
 
     def events(self, run_id):
         query = """query Events($id: ID!) { logsForRun(runId: $id) { ... on EventConnection {

@@ -226,19 +226,3 @@ def test_every_answer_forbids_framing_embedding_and_guessing(stack, path):
 def test_what_is_too_large_is_refused(stack):
     assert ask(stack, "POST", "/graphql", JSON, b" " * 11_000_000).status == 413
     assert ask(stack, "GET", "/", {"X-Long": "x" * 40_000}).status == 431
-
-
-def test_a_report_is_taken_where_that_is_switched_on(stack):
-    environment = {**stack.environment, "ALLOW_ASSET_REPORTS": "1"}
-    stack.environment, before = environment, stack.environment
-    body = json.dumps({"asset_key": "reported", "metadata": {"by": "http"}}).encode()
-    try:
-        stack.compose("up", "--detach", "--wait", "--no-deps", "edge")
-        path = "/report_asset_materialization/reported"
-        assert ask(stack, "POST", path, {"Content-Type": "text/plain"}, body).status == 415
-        assert ask(stack, "POST", path, JSON, body, sign_in=False).status == 401
-        assert ask(stack, "POST", path, JSON, body).status == 200
-    finally:
-        stack.environment = before
-        stack.compose("up", "--detach", "--wait", "--no-deps", "edge")
-    assert ask(stack, "POST", path, JSON, body).status == 403

@@ -1,0 +1,221 @@
+"""What the edge does when it is told to: reports, single sign-on, TLS."""
+
+import http.client
+import json
+import socket
+import ssl
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+from harness import docker, wait_until
+from stack import OPERATOR, basic
+from test_edge import JSON, ask
+
+VERSION = b'{"query": "{ version }"}'
+MAY = b'{"query": "{ permissions { value } }"}'
+DOMAIN = "dagster.example"
+
+
+@contextmanager
+def container(stack, alias, *command, network="edge", image="code_location", options=()):
+    """A container beside the edge, known to it by a name."""
+    image = stack.config["services"][image]["image"]
+    where = f"--network={stack.name}_{network}", f"--network-alias={alias}"
+    started = docker("run", "--detach", *where, *options, image, *command).strip()
+    try:
+        yield started
+    finally:
+        docker("rm", "--force", started)
+
+
+def test_a_report_is_taken_where_that_is_switched_on(stack):
+    path = "/report_asset_materialization/reported"
+    body = json.dumps({"metadata": {"by": "http"}}).encode()
+    with stack.edge_with(ALLOW_ASSET_REPORTS="1"):
+        assert ask(stack, "POST", path, {"Content-Type": "text/plain"}, body).status == 415
+        assert ask(stack, "POST", path, JSON, body, sign_in=False).status == 401
+        assert ask(stack, "POST", path, JSON, body).status == 200
+    assert ask(stack, "POST", path, JSON, body).status == 403
+
+
+def test_a_further_name_can_be_allowed(stack):
+    assert ask(stack, "GET", "/", host="workflows.lan").status == 421
+    with stack.edge_with(ALLOWED_HOSTS="other.lan workflows.lan"):
+        assert ask(stack, "GET", "/", host="workflows.lan").status == 200
+        assert ask(stack, "GET", "/", host="localhost").status == 200
+        assert ask(stack, "GET", "/", host="evil.example").status == 421
+
+
+# --- single sign-on ---
+
+# An identity provider as far as the edge sees one: who has no cookie of it is sent to its page.
+IDENTITY = """
+import http.server
+class Identity(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path != "/api/authz/forward-auth":
+            self.send_response(404)
+        elif "sso=" not in self.headers.get("Cookie", ""):
+            self.send_response(302)
+            self.send_header("Location", "https://login.example/?then=" +
+                             self.headers["X-Forwarded-Uri"])
+        else:
+            self.send_response(200)
+            self.send_header("Remote-User", "kim")
+            groups = self.headers["Cookie"].partition("sso=")[2]
+            if groups != "silent":
+                self.send_header("Remote-Groups", groups)
+        self.send_header("Content-Length", "0"); self.end_headers()
+http.server.ThreadingHTTPServer(("", 9091), Identity).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def single_sign_on(stack):
+    with (
+        container(stack, "identity", "python", "-c", IDENTITY),
+        stack.edge_with(FORWARD_AUTH="identity:9091", FORWARD_AUTH_URI="/api/authz/forward-auth"),
+    ):
+        yield
+
+
+def permissions(stack, headers):
+    response = ask(stack, "POST", "/graphql", {**JSON, **headers}, MAY, sign_in=False)
+    if response.status != 200:
+        return response.status
+    return {permission["value"] for permission in json.loads(response.text)["data"]["permissions"]}
+
+
+@pytest.mark.usefixtures("single_sign_on")
+@pytest.mark.parametrize(
+    ("groups", "may"),
+    [
+        ("staff,dagster-operators", {True}),
+        ("dagster-viewers", {False}),
+        ("staff", 403),
+        ("not-dagster-operators", 403),
+        # The provider says nothing of groups, and the client does.
+        ("silent", 403),
+    ],
+)
+def test_the_identity_provider_s_groups_say_what_somebody_may(stack, groups, may):
+    headers = {"Cookie": f"sso={groups}", "Remote-Groups": "dagster-operators"}
+    seen = permissions(stack, headers)
+    # Even an operator is not permitted what this instance does not have.
+    assert True in seen if may == {True} else seen == may, seen
+
+
+@pytest.mark.usefixtures("single_sign_on")
+def test_a_stranger_is_sent_to_the_identity_provider(stack):
+    response = ask(stack, "GET", "/runs", {"Accept": "text/html"}, sign_in=False)
+    assert response.status == 302
+    assert response.getheader("Location") == "https://login.example/?then=/runs"
+
+
+@pytest.mark.usefixtures("single_sign_on")
+def test_scripts_go_on_with_the_generated_credentials(stack):
+    assert stack.graphql("{ version }")["version"]
+    wrong = {**JSON, "Authorization": basic(OPERATOR, "guess"), "Cookie": "sso=dagster-operators"}
+    assert ask(stack, "POST", "/graphql", wrong, VERSION, sign_in=False).status == 401
+
+
+# --- TLS ---
+
+
+def over_tls(stack, authority, host=DOMAIN):
+    """The answer to a question over TLS and the certificate with it; None while there is none."""
+    context = ssl.create_default_context(cadata=authority)
+    plain = socket.create_connection(stack.address, 30)
+    try:
+        tls = context.wrap_socket(plain, server_hostname=host)
+    except ssl.SSLError:
+        return None
+    with tls:
+        connection = http.client.HTTPConnection(host, stack.address[1])
+        connection.sock = tls
+        headers = {**JSON, "Authorization": basic(OPERATOR, stack.password)}
+        connection.request("POST", "/graphql", VERSION, headers)
+        response = connection.getresponse()
+        response.text = response.read().decode()
+        return response, tls.getpeercert()
+
+
+def test_with_a_domain_and_a_certificate_of_ones_own_it_speaks_https_only(stack, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", "/CN=edge", "-addext", f"subjectAltName=DNS:{DOMAIN}",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    key.chmod(0o644)  # the edge is not root
+    assert stack.password
+    settings = {"TLS_CERTIFICATE": str(certificate), "TLS_KEY": str(key)}
+    with stack.edge_with(DOMAIN=DOMAIN, **settings):
+        response, _ = over_tls(stack, certificate.read_text())
+        assert json.loads(response.text)["data"]["version"]
+        assert "max-age" in response.getheader("Strict-Transport-Security")
+        # In clear nobody is let in, and nothing is said.
+        assert ask(stack, "GET", "/").status == 400
+
+
+# Caddy is an authority as well: its own, with Let's Encrypt's protocol.
+AUTHORITY = """
+{
+	admin off
+	persist_config off
+	skip_install_trust
+}
+https://acme.internal:8443 {
+	tls internal
+	acme_server {
+		challenges tls-alpn-01
+		lifetime 1h
+	}
+}
+"""
+# The authority comes back to the domain's port 443, as it would from the world.
+FORWARD = """
+import asyncio
+async def pipe(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data); await writer.drain()
+    writer.close()
+async def accept(reader, writer):
+    there = await asyncio.open_connection("edge", 8080)
+    await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer), return_exceptions=True)
+async def main():
+    async with await asyncio.start_server(accept, "", 443) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def root_of(authority):
+    """The authority's own certificate, once it has made it."""
+    where = "/tmp/caddy/pki/authorities/local/root.crt"  # noqa: S108 # the container's own
+    read = ["docker", "exec", authority, "cat", where]
+    return subprocess.run(read, capture_output=True, text=True, check=False).stdout
+
+
+def test_with_a_domain_it_gets_itself_a_certificate(stack, tmp_path):
+    start = f"cat >/tmp/Caddyfile <<'END'\n{AUTHORITY}\nEND\nexec caddy run --config /tmp/Caddyfile"
+    assert stack.password
+    with (
+        container(
+            stack, "acme.internal", "sh", "-c", start, image="edge",
+            options=("--env=XDG_DATA_HOME=/tmp",),
+        ) as authority,
+        container(stack, DOMAIN, "python", "-c", FORWARD),
+    ):  # fmt: skip
+        root = wait_until(lambda: root_of(authority), "the authority")
+        bundle = tmp_path / "authorities.pem"
+        bundle.write_text(root)
+        directory = "https://acme.internal:8443/acme/local/directory"
+        with stack.edge_with(DOMAIN=DOMAIN, ACME_CA=directory, CA_BUNDLE=str(bundle)):
+            response, certificate = wait_until(lambda: over_tls(stack, root), "a certificate")
+            assert json.loads(response.text)["data"]["version"]
+            assert ("DNS", DOMAIN) in certificate["subjectAltName"]
+            assert ssl.cert_time_to_seconds(certificate["notAfter"]) < time.time() + 3700
