@@ -93,9 +93,9 @@ class Guesses:
 class SignIn:
     """The users, their sessions, and what wrong passwords cost."""
 
-    def __init__(self, passwords: Mapping[str, str], cookie: str) -> None:
+    def __init__(self, users: Mapping[str, str], cookie: str) -> None:
         """Takes the users' passwords by name, and the name of the session's cookie."""
-        self.digests = {user: _digest(user, password) for user, password in passwords.items()}
+        self.digests = {user: _digest(user, password) for user, password in users.items()}
         self.cookie = cookie
         self.guesses = Guesses()
         self.sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
@@ -253,13 +253,13 @@ def _page(title: str, fields: str, status: int = 200, **values: str) -> web.Resp
 
 def main() -> None:
     """Serves until stopped; says where to sign in and how, for those who start without make."""
-    passwords = {user: (PASSWORDS / user).read_text().strip() for user in GROUPS}
+    users = {user: (PASSWORDS / user).read_text().strip() for user in GROUPS}
     print(
         f"sign in at {os.environ['UI_URL']} as dagster; the password:"
         f" docker compose exec sign_in cat {PASSWORDS / 'dagster'}",
         flush=True,
     )
-    sign_in = SignIn(passwords, cookie=f"{os.environ['STACK_NAME']}-session")
+    sign_in = SignIn(users, cookie=f"{os.environ['STACK_NAME']}-session")
     web.run_app(sign_in.application(), port=PORT, access_log=None, print=None)
 
 

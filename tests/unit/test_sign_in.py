@@ -1,0 +1,85 @@
+"""What wrong passwords cost, and whose session is whose; the clock is ours."""
+
+import pytest
+
+from control_plane import sign_in
+from control_plane.sign_in import (
+    GUESSES,
+    SECONDS_PER_GUESS,
+    SESSION_SECONDS,
+    SignIn,
+    TooManyGuesses,
+)
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1_000_000.0]
+    monkeypatch.setattr(sign_in.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def users(clock):
+    return SignIn({"dagster": "right", "viewer": "other"}, "session")
+
+
+def guess(users, address, times):
+    for n in range(times):
+        assert not users.is_right(address, "dagster", f"guess {n}")
+
+
+def test_after_ten_wrong_passwords_not_even_the_right_one_is_looked_at(users):
+    guess(users, HERE, GUESSES)
+    with pytest.raises(TooManyGuesses, match=str(SECONDS_PER_GUESS + 1)):
+        users.is_right(HERE, "dagster", "right")
+
+
+def test_another_address_is_not_held_up(users):
+    guess(users, HERE, GUESSES)
+    assert users.is_right(THERE, "dagster", "right")
+
+
+def test_who_was_right_from_an_address_before_goes_on_there(users):
+    assert users.is_right(HERE, "viewer", "other")
+    guess(users, HERE, GUESSES)
+    assert users.is_right(HERE, "viewer", "other")
+    with pytest.raises(TooManyGuesses):
+        users.is_right(HERE, "dagster", "right")
+
+
+def test_waiting_gives_a_guess_back_and_never_more_than_ten(users, clock):
+    guess(users, HERE, GUESSES)
+    clock[0] += SECONDS_PER_GUESS
+    guess(users, HERE, 1)
+    with pytest.raises(TooManyGuesses):
+        guess(users, HERE, 1)
+    clock[0] += 365 * 86400
+    guess(users, HERE, GUESSES)
+    with pytest.raises(TooManyGuesses):
+        guess(users, HERE, 1)
+
+
+def test_a_password_is_one_user_s_only(users):
+    assert not users.is_right(HERE, "viewer", "right")
+    assert not users.is_right(HERE, "nobody", "right")
+    assert not users.is_right(HERE, "", "")
+
+
+def test_a_session_ends_by_itself(users, clock):
+    token = users.open_session("dagster")
+    assert users.user_of(token) == "dagster"
+    clock[0] += SESSION_SECONDS
+    assert users.user_of(token) is None
+
+
+def test_a_million_addresses_take_no_more_memory_than_ten_thousand(users, monkeypatch):
+    monkeypatch.setattr(sign_in, "MEMORY", 100)
+    monkeypatch.setattr(sign_in, "say", lambda *_, **__: None)
+    for n in range(1000):
+        guess(users, f"198.51.100.{n}", 1)
+        users.is_right(f"198.51.100.{n}", "dagster", "right")
+        users.open_session("viewer")
+    assert max(map(len, (users.guesses.left, users.guesses.right, users.sessions))) == 100
