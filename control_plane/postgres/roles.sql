@@ -19,6 +19,8 @@ GRANT pg_use_reserved_connections TO dagster_control, dagster_owner;
 -- By default everybody may connect to every database and make temporary tables there.
 REVOKE ALL ON DATABASE dagster, postgres, template1 FROM PUBLIC;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
+-- Nor does anything here use large objects, which even who may only read could make.
+REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
 GRANT CONNECT ON DATABASE dagster TO dagster_owner, dagster_control, dagster_code, dagster_viewer;
 GRANT USAGE ON SCHEMA public TO dagster_owner, dagster_control, dagster_code, dagster_viewer;
 GRANT CREATE ON SCHEMA public TO dagster_owner;
