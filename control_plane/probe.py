@@ -66,7 +66,7 @@ def daemon() -> str | None:
         host=postgres["hostname"],
         port=postgres["port"],
         dbname=postgres["db_name"],
-        user=postgres["username"],
+        user=os.environ[postgres["username"]["env"]],
         **postgres["params"],
     )
     with connection.cursor() as cursor:

@@ -14,6 +14,25 @@ from demo import FINAL, RUN
 from stack import Stack, StackError, docker
 
 ROOT = Path(__file__).resolve().parents[1]
+# What TestStack.as_role runs, in the code location's image.
+CLIENT = """
+import json, sys, psycopg2
+passfile = "/run/dagster-credentials/pgpass"
+try:
+    connection = psycopg2.connect(host="postgres", passfile=passfile, **json.loads(sys.argv[1]))
+except psycopg2.OperationalError as error:
+    sys.exit(print(json.dumps(str(error))))
+connection.autocommit = True
+results = []
+for statement in sys.argv[2:]:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(statement)
+        results.append(cursor.fetchall() if cursor.description else [])
+    except psycopg2.Error as error:
+        results.append(error.pgcode)
+print(json.dumps(results, default=str))
+"""
 
 
 def free_port():
@@ -114,6 +133,18 @@ class TestStack(Stack):
             lambda: not (state := self.inspect(container)["State"])["Running"] and state,
             f"container {container[:12]} to stop",
         )
+
+    def as_role(self, role, statements, **connection):
+        """Signs in to the database from where run containers are, with a role's own password.
+
+        Returns what came of each statement: rows as lists, or the SQLSTATE it was refused with.
+        """
+        volume = f"{self.name}_{role.removeprefix('dagster_')}-credentials"
+        where = f"--network={self.name}_runs", f"--volume={volume}:/run/dagster-credentials:ro"
+        image = self.config["services"]["code_location"]["image"]
+        signing_in = json.dumps({"user": role, "dbname": "dagster", **connection})
+        client = "python", "-c", CLIENT, signing_in, *statements
+        return json.loads(docker("run", "--rm", *where, image, *client))
 
     def container_of(self, service):
         return self.services()[service]["ID"]

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# One-shot before everything else, in the postgres image, as root: generates the database
-# password on first start, refuses a volume that this Postgres cannot read, and gives Dagster's
-# volumes to the user that Dagster runs as.
+# One-shot before everything else, in the postgres image, as root: generates a password for each
+# database role on first start, gives each role's clients a file with theirs alone, refuses a volume
+# that this Postgres cannot read, and gives Dagster's volumes to the user that Dagster runs as.
 #
 # The gap: the postgres image and Dagster both want to be given a password. Here nobody has to
 # invent one, and nobody can leave a default one in place.
 set -euo pipefail
 
 readonly SERVER_DIR=/run/postgres-credentials  # what postgres itself reads
-readonly CLIENT_DIR=/run/dagster-credentials   # what its clients read
+readonly CLIENT_DIR=/run/dagster-credentials   # in it a volume for each role's clients
+readonly ROLES="owner control code viewer"     # dagster_owner and so on: roles.sql
 readonly SIGN_IN_DIR=/run/sign-in-credentials  # who may sign in to the web UI
 
 volume_major=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
@@ -23,20 +24,34 @@ write() { # file, owner; content from stdin; whole or not at all
     mv "$1.new" "$1"
 }
 
-if [ ! -s "$SERVER_DIR/password" ]; then
-    password=$(new_password)
+set_passwords() { # SQL from stdin, in a database whose server is not running
+    # Single-user mode by default goes on after an error, and logs the statement.
+    setpriv --reuid=postgres --regid=postgres --clear-groups \
+        postgres --single -c exit_on_error=on -c log_min_error_statement=panic -D "$PGDATA" "$POSTGRES_DB" >/dev/null
+}
+
+pgpass() { # role; a libpq passfile with its password
+    sed -n "s/^ALTER ROLE \(dagster_$1\) PASSWORD '\(.*\)';$/*:*:*:\1:\2/p" "$SERVER_DIR/passwords.sql"
+}
+
+# This file is where the passwords are kept; all others are made from it at each start.
+if [ ! -s "$SERVER_DIR/passwords.sql" ]; then
+    passwords=$(for role in $ROLES; do
+        printf "ALTER ROLE dagster_%s PASSWORD '%s';\n" "$role" "$(new_password)"
+    done)
     if [ -n "$volume_major" ]; then
-        echo "prepare: the volume with the database password is gone; setting a new one"
-        echo "ALTER ROLE \"$POSTGRES_USER\" PASSWORD '$password'" |
-            setpriv --reuid=postgres --regid=postgres --clear-groups postgres --single -D "$PGDATA" "$POSTGRES_DB" >/dev/null
+        echo "prepare: the volume with the database passwords is gone; setting new ones"
+        set_passwords <<<"$passwords"
     fi
-    printf '*:*:*:%s:%s\n' "$POSTGRES_USER" "$password" | write "$SERVER_DIR/pgpass" postgres
-    # Last: its presence says that the rest is there.
-    printf '%s' "$password" | write "$SERVER_DIR/password" postgres
+    write "$SERVER_DIR/passwords.sql" postgres <<<"$passwords"
 fi
 
+for role in $ROLES; do
+    pgpass "$role" | write "$CLIENT_DIR/$role/pgpass" "$DAGSTER_UID"
+done
+# For the health check.
+pgpass viewer | write "$SERVER_DIR/pgpass" postgres
 for user in dagster viewer; do
     [ -s "$SIGN_IN_DIR/$user" ] || new_password | write "$SIGN_IN_DIR/$user" "$DAGSTER_UID"
 done
-write "$CLIENT_DIR/pgpass" "$DAGSTER_UID" <"$SERVER_DIR/pgpass"
 chown "$DAGSTER_UID:$DAGSTER_UID" /var/lib/dagster/*

@@ -19,8 +19,8 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     # shellcheck disable=SC2086  # a list of options
     initdb --username="$user" --pwfile="$POSTGRES_PASSWORD_FILE" --auth-local=trust ${POSTGRES_INITDB_ARGS:-}
     printf '\nhost all all all scram-sha-256\n' >>"$PGDATA/pg_hba.conf"
-    # Socket only, until the database is complete.
-    pg_ctl --wait --options "-c listen_addresses=''" start
+    # Socket only, until the database is complete; with the arguments of the server to come.
+    pg_ctl --wait --options "$(printf '%q ' "${@:2}" -c listen_addresses='')" start
     [ "$database" = postgres ] || createdb --username "$user" --maintenance-db postgres "$database"
     for file in /docker-entrypoint-initdb.d/*; do
         case "$file" in

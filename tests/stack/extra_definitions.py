@@ -3,7 +3,16 @@
 import sys
 import time
 
-from dagster import job, op, schedule, sensor
+from dagster import (
+    AssetCheckEvaluation,
+    AssetKey,
+    AssetMaterialization,
+    AssetObservation,
+    job,
+    op,
+    schedule,
+    sensor,
+)
 
 
 @op
@@ -54,6 +63,31 @@ def use_data(context, number):
 @job
 def recover():
     use_data(prepare_data())
+
+
+@op(pool="the_instance")
+def use_instance(context):
+    """What user code asks of `context.instance`, and the database has to let it."""
+    instance = context.instance
+    instance.add_dynamic_partitions("colours", ["red", "green"])
+    instance.delete_dynamic_partition("colours", "red")
+    assert instance.get_dynamic_partitions("colours") == ["green"]
+    key = AssetKey("reported")
+    for _ in range(2):  # the second finds the asset's row there
+        instance.report_runless_asset_event(AssetMaterialization(key, tags={"by": "hand"}))
+    instance.report_runless_asset_event(AssetObservation(key, tags={"by": "hand"}))
+    instance.report_runless_asset_event(
+        AssetCheckEvaluation(asset_key=key, check_name="well", passed=True)
+    )
+    assert instance.get_latest_materialization_event(key)
+    for colour in ("blue", "black"):
+        instance.add_run_tags(context.run_id, {"colour": colour})
+    context.add_output_metadata({"runs": len(instance.get_runs())})
+
+
+@job
+def instance_user():
+    use_instance()
 
 
 @schedule(job=talk, cron_schedule="* * * * *")

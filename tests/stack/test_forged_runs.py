@@ -20,7 +20,7 @@ HOSTILE = {
 
 
 def forge(stack, model, hostile):
-    """Puts a run like another into the queue, as whoever can write the database could."""
+    """Puts a run like another into the queue, as who holds the control plane's password could."""
     (row,) = sql(stack, f"SELECT run_body FROM runs WHERE run_id = '{model}'")  # noqa: S608
     body = json.loads(row)
     run = str(uuid.uuid4())
@@ -30,12 +30,12 @@ def forge(stack, model, hostile):
     above = {key: hostile[key] for key in ("networks", "env_vars") if key in hostile}
     kwargs = {k: v for k, v in hostile.items() if k not in {*above, "container_image"}}
     origin["container_context"] = {"docker": {**above, "container_kwargs": kwargs}}
-    sql(
-        stack,
+    insert = (
         "INSERT INTO runs (run_id, snapshot_id, pipeline_name, status, run_body) SELECT"  # noqa: S608
         f" '{run}', snapshot_id, pipeline_name, 'QUEUED', $body${json.dumps(body)}$body$"
-        f" FROM runs WHERE run_id = '{model}'",
+        f" FROM runs WHERE run_id = '{model}'"
     )
+    assert stack.as_role("dagster_control", [insert]) == [[]]
     return run
 
 

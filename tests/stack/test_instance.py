@@ -7,8 +7,8 @@ ARCHITECTURE = (Path(__file__).resolve().parents[2] / "docs/architecture.md").re
 
 
 def sql(stack, query):
-    """Rows of text, asked of Postgres itself."""
-    client = "psql", "--host=127.0.0.1", "--username=dagster", "--dbname=dagster", "-At"
+    """Rows of text, asked of Postgres itself as its superuser."""
+    client = "psql", "--username=postgres", "--dbname=dagster", "-At"
     done = stack.compose("exec", "--no-TTY", "postgres", *client, "--command", query)
     return done.stdout.splitlines()
 

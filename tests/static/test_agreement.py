@@ -114,18 +114,53 @@ def test_sqlalchemy_stays_below_2_1():
 
 
 def test_the_instance_connects_to_the_database_that_compose_makes():
-    environment = SERVICES["postgres"]["environment"]
     assert POSTGRES["hostname"] in SERVICES
-    assert POSTGRES["username"] == environment["POSTGRES_USER"]
-    assert POSTGRES["db_name"] == environment["POSTGRES_DB"]
+    assert POSTGRES["db_name"] == SERVICES["postgres"]["environment"]["POSTGRES_DB"]
 
 
-def test_whoever_keeps_state_finds_the_password_where_the_instance_says():
+def credentials(mounts):
+    """Volumes with a role's password, by where they are mounted."""
+    return {path: name for name, path in mounts.items() if name.endswith("-credentials")}
+
+
+def test_everybody_finds_the_password_of_their_own_role_and_no_other():
     """libpq ignores a missing passfile silently and then fails to sign in."""
     folder = str(Path(POSTGRES["params"]["passfile"]).parent)
-    for service in ("migrate", "webserver", "daemon", *LOCATIONS):
-        assert volumes(service)["dagster-credentials"] == folder, service
-    assert run_volumes()["dagster-credentials"] == folder
+    for service, role in {"migrate": "owner", "webserver": "control", "daemon": "control"}.items():
+        assert SERVICES[service]["environment"]["DATABASE_ROLE"] == f"dagster_{role}"
+        assert credentials(volumes(service)) == {folder: f"{role}-credentials"}
+    for location in LOCATIONS:
+        assert "DATABASE_ROLE=dagster_code" in text(SERVICES[location]["build"]["dockerfile"])
+        assert "DATABASE_ROLE" not in SERVICES[location]["environment"]
+        assert credentials(volumes(location)) == {folder: "code-credentials"}
+    assert credentials(run_volumes()) == {folder: "code-credentials"}
+    assert POSTGRES["username"] == {"env": "DATABASE_ROLE"}
+
+
+def test_every_role_is_made_let_in_and_given_a_password():
+    """What is prepared, created and admitted stands in three files."""
+    made = re.findall(r"^CREATE ROLE (\w+)", text("control_plane/postgres/roles.sql"), re.M)
+    admitted = re.search(r"^host +dagster +(\S+)", text("control_plane/postgres/pg_hba.conf"), re.M)
+    prepared = re.search(r'ROLES="(.*)"', text("control_plane/postgres/prepare.sh"))[1].split()
+    assert admitted[1].split(",") == made == [f"dagster_{name}" for name in prepared]
+    mounted = volumes("prepare")
+    assert len(made) == 4
+    for name in prepared:
+        assert mounted[f"{name}-credentials"] == f"/run/dagster-credentials/{name}"
+
+
+def test_every_table_that_is_described_is_one_that_somebody_may_read():
+    """A new table that nobody has decided about nobody may use."""
+    section = text("docs/architecture.md").partition("| storage | tables |")[2].split("\n\n")[0]
+    described = {
+        table
+        for line in section.splitlines()
+        if line.count("|") == 4
+        for table in re.findall(r"`(\w+)`", line.split("|")[2])
+    }
+    grants = text("control_plane/postgres/grants.sql")
+    readable = re.search(r"^GRANT SELECT ON\n(.*?)\nTO ", grants, re.M | re.S)[1]
+    assert set(re.findall(r"\w+", readable)) == described
 
 
 def test_the_password_file_belongs_to_the_user_that_the_images_run_as():
