@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any, cast
 
-MAX_BODY_BYTES = 256 * 1024
+# The launcher sends less than 10,000; as one argument of a program Linux takes 128 KiB at most.
+MAX_BODY_BYTES = 128 * 1024
 MAX_DEPTH = 8
 RUN_LABEL = "dagster/run_id"
 JOB_LABEL = "dagster/job_name"

@@ -59,16 +59,6 @@ def test_the_password_is_in_no_configuration_environment_command_or_log(stack):
     assert not [text[:200] for text in shown if password in text]
 
 
-def test_services_and_runs_do_not_run_as_root(stack):
-    run = stack.run("process_numbers")
-    users = {
-        name: stack.inspect(row["ID"])["Config"]["User"] for name, row in stack.services().items()
-    }
-    users["run"] = stack.inspect(stack.run_containers()[run])["Config"]["User"]
-    roots = {name for name, user in users.items() if user.split(":")[0] in ("", "0", "root")}
-    assert roots == {"guard", "prepare"}
-
-
 def test_a_lost_password_volume_costs_nothing(stack):
     before = history(stack)
     stack.verb("down")
