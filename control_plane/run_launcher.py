@@ -3,8 +3,9 @@
 The gap: `container_kwargs` in dagster.yaml takes literals only, so that volume names and labels
 cannot carry the stack's name and two stacks could not live side by side; and a name in
 `env_vars` that is not set is found out when a run is launched, after the UI has said
-"launched" (dagster-io/dagster#4190). Could be deleted when `container_kwargs` accepts
-`{env: NAME}` and instance start-up checks `env_vars`.
+"launched" (dagster-io/dagster#4190). And a container that cannot have all its networks is made
+nevertheless. Could be deleted when `container_kwargs` accepts `{env: NAME}`, instance start-up
+checks `env_vars`, and networks are part of the request to make the container.
 """
 
 import os
@@ -13,8 +14,10 @@ from string import Template
 from typing import Any, Self, cast
 
 from dagster import DagsterInvariantViolationError
+from dagster._core.storage.dagster_run import DagsterRun
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
+from dagster_docker.container_context import DockerContainerContext
 
 
 class ComposeRunLauncher(DockerRunLauncher):
@@ -36,6 +39,26 @@ class ComposeRunLauncher(DockerRunLauncher):
         return super().from_config_value(
             inst_data, cast("Mapping[str, Any]", substitute(config_value))
         )
+
+    def get_container_context(self, dagster_run: DagsterRun) -> DockerContainerContext:
+        """What the run's container is to be.
+
+        Networks are held to dagster.yaml here: DockerRunLauncher asks for a second one only when
+        the container has been made, and would leave it behind when the guard refuses. All else
+        is in the request to make it, which the guard judges.
+
+        Raises:
+            DagsterInvariantViolationError: The run, or its code location, adds a network.
+        """
+        context = super().get_container_context(dagster_run)
+        configured = cast("list[str]", self.networks)  # pyright: ignore[reportUnknownMemberType] # upstream's
+        added = context.networks[len(configured) :]
+        if added:
+            raise DagsterInvariantViolationError(
+                f"refused: the container context adds the networks {', '.join(added)};"
+                f" dagster.yaml has {', '.join(configured)}"
+            )
+        return context
 
 
 # What YAML can hold.

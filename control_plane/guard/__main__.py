@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import yaml
-from aiohttp import web
 
 from control_plane.guard.policy import Policy, PolicyError
-from control_plane.guard.server import Engine, doors
+from control_plane.guard.server import Engine, doors, listen
 
 SOCKET = "/var/run/docker.sock"
 PORT = 2375
@@ -26,9 +25,7 @@ async def serve(policy: Policy) -> None:
     """Serves until stopped."""
     engine = Engine(SOCKET, policy.labels, int(os.environ["GUARD_MAX_RUNS"]))
     for door, name in zip(doors(engine, policy), (DAEMON_SIDE, WEBSERVER_SIDE), strict=True):
-        runner = web.ServerRunner(door)
-        await runner.setup()
-        await web.TCPSite(runner, socket.gethostbyname(name), PORT).start()
+        await listen(door, socket.gethostbyname(name), PORT)
     await asyncio.Event().wait()
 
 

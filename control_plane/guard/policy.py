@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any, cast
 
-MAX_BODY_BYTES = 256 * 1024
+# The launcher sends less than 10,000; as one argument of a program Linux takes 128 KiB at most.
+MAX_BODY_BYTES = 128 * 1024
 MAX_DEPTH = 8
 RUN_LABEL = "dagster/run_id"
 JOB_LABEL = "dagster/job_name"
@@ -24,6 +25,8 @@ COMMANDS = (["dagster", "api", "execute_run"], ["dagster", "api", "resume_run"])
 JOB_VARIABLE = "DAGSTER_RUN_JOB_NAME"
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 JOB_NAME = re.compile(r"[A-Za-z0-9_]{1,255}")
+# Of these a run may ask for less than dagster.yaml has.
+RESOURCES = ("Memory", "NanoCpus", "PidsLimit")
 UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -44,7 +47,7 @@ class Policy:
         labels: Its labels, before those of the run.
         variables: Names of its environment variables.
         network: The one network it is on.
-        host: Its HostConfig, in the Docker API's terms.
+        host: Its HostConfig, in the Docker API's terms; of the resources, the most.
     """
 
     images: frozenset[str]
@@ -107,7 +110,7 @@ class Policy:
             raise Refused("the command is not `dagster api execute_run`")
         labels = self._labels(asked.pop("Labels", None))
         environment = self._environment(asked.pop("Env", None))
-        self._host(asked.pop("HostConfig", None))
+        host = self._host(asked.pop("HostConfig", None))
         self._mount_points(asked.pop("Volumes", None))
         networking = asked.pop("NetworkingConfig", None)
         if networking not in (None, {}, {self.network: None}, {"EndpointsConfig": {}}):
@@ -120,7 +123,7 @@ class Policy:
             "Cmd": command,
             "Env": environment,
             "Labels": labels,
-            "HostConfig": dict(self.host),
+            "HostConfig": host,
             "NetworkingConfig": {"EndpointsConfig": {self.network: {}}},
         }
 
@@ -151,13 +154,20 @@ class Policy:
         if asked and set(_mapping(asked, "Volumes")) != mounted:
             raise Refused("volumes differ from those in dagster.yaml")
 
-    def _host(self, asked: object) -> None:
+    def _host(self, asked: object) -> dict[str, Any]:
         """Refuses a HostConfig that is not the policy's; set to nothing is the same as not set."""
-        host = _mapping(asked, "HostConfig")
-        for name in {**host, **self.host}:
-            wanted, given = self.host.get(name), host.get(name)
-            if given != wanted and (wanted is not None or given not in (None, False, "", [], {})):
+        given = _mapping(asked, "HostConfig")
+        host = dict(self.host)
+        for name in {**given, **self.host}:
+            most, value = self.host.get(name), given.get(name)
+            if name in RESOURCES and isinstance(most, int) and most > 0:
+                # A bool is an int in Python.
+                if type(value) is not int or not 0 < value <= most:
+                    raise Refused(f"HostConfig.{name}: at most {most}, as dagster.yaml has it")
+                host[name] = value
+            elif value != most and (most is not None or value not in (None, False, "", [], {})):
                 raise Refused(f"HostConfig.{name} differs from dagster.yaml")
+        return host
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -223,8 +233,10 @@ def byte_count(size: int | str) -> int:
     """Reads a size as the Python SDK does: 1g, 512m, 64k, or bytes."""
     if isinstance(size, int):
         return size
-    number, unit = re.fullmatch(r"(\d+)([bkmg]?)b?", size.lower()).groups()  # type: ignore[union-attr] # refused by the SDK as well
-    return int(number) * UNITS[unit or "b"]
+    match = re.fullmatch(r"(\d+)([bkmg]?)b?", size.lower())
+    if not match:
+        raise PolicyError(f"run_launcher, container_kwargs: {size!r} is no size")
+    return int(match[1]) * UNITS[match[2] or "b"]
 
 
 def _mapping(value: object, name: str) -> dict[str, Any]:

@@ -2,20 +2,31 @@
 
 The daemon's door creates, starts, inspects and stops run containers; the webserver's inspects and
 stops them. Each listens on the address of a network of its own. A path is matched whole and as it
-came, never decoded; of a request only the checked body goes on, no header does.
+came, never decoded; of a request only the checked body goes on, no header does. A connection is
+good for one request, has seconds to deliver it, and gives way to newer ones of the same client.
 """
 
 import asyncio
 import json
+import logging
 import re
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, UnixConnector, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from aiohttp.http import HttpProcessingError
 
 from control_plane.guard.policy import MAX_BODY_BYTES, RUN_LABEL, Policy, Refused
 
 ENGINE_TIMEOUT_SECONDS = 60
+# For a request's head, and again for its body: the launcher sends both at once.
+REQUEST_SECONDS = 5
+# Of one client (an address) on one door; the daemon and the webserver have a few at a time.
+MAX_CONNECTIONS = 64
+# Far below MAX_CONNECTIONS, so that a client's new connection has its turn before a burst of later
+# ones could push it out. The kernel's queue, where the rest wait, is as long as it allows.
+ACCEPTED_AT_ONCE, QUEUED = 8, 4096
 CONTAINER = r"/v1\.\d{2}/containers/(?P<id>[0-9a-f]{64})"
 VERSION, CREATE = re.compile(r"/version"), re.compile(r"/v1\.\d{2}/containers/create")
 INSPECT, START = re.compile(rf"{CONTAINER}/json"), re.compile(rf"{CONTAINER}/start")
@@ -28,21 +39,31 @@ Answer = tuple[int, Any]
 class Engine:
     """The Docker engine, as far as the guard asks it for anything."""
 
-    def __init__(self, socket: str, stack_labels: Mapping[str, str], limit: int) -> None:
+    def __init__(self, path: str, stack_labels: Mapping[str, str], limit: int) -> None:
         """Does not connect yet.
 
         Args:
-            socket: The engine's socket.
+            path: The engine's socket.
             stack_labels: What marks this stack's run containers.
             limit: How many of them may be alive at once.
         """
-        self.connector = UnixConnector(socket)
+        self.connector = UnixConnector(path)
         self.labels = stack_labels
         self.limit = limit
         self.creating = asyncio.Lock()
 
-    async def ask(self, method: str, path: str, body: object = None, **query: str) -> Answer:
-        """Asks the engine; returns the status and the JSON that it answers, if any."""
+    async def ask(
+        self, method: str, path: str, body: object = None, wait: int = 0, **query: str
+    ) -> Answer:
+        """Asks the engine; returns the status and the JSON that it answers, if any.
+
+        Args:
+            method: GET or POST.
+            path: Without the API's version.
+            body: What to send, as JSON.
+            wait: How many seconds the engine takes by itself to do it.
+            query: What comes after the path.
+        """
         async with (
             ClientSession(connector=self.connector, connector_owner=False) as session,
             session.request(
@@ -50,7 +71,7 @@ class Engine:
                 f"http://engine{path}",
                 json=body,
                 params=query,
-                timeout=ENGINE_TIMEOUT_SECONDS,  # type: ignore[arg-type] # seconds are allowed
+                timeout=ClientTimeout(total=ENGINE_TIMEOUT_SECONDS + wait),
             ) as response,
         ):
             text = await response.text()
@@ -87,8 +108,10 @@ class Engine:
     async def stop(self, path: re.Match[str], _: bytes) -> Answer:
         """Stops a run container: SIGTERM, then after the given seconds SIGKILL."""
         await self.own(path["id"])
-        seconds = {"t": path["seconds"]} if path["seconds"] else {}
-        return await self.ask("POST", f"/containers/{path['id']}/stop", **seconds)
+        seconds = path["seconds"]
+        query = {"t": seconds} if seconds else {}
+        wait = int(seconds or 0)
+        return await self.ask("POST", f"/containers/{path['id']}/stop", wait=wait, **query)
 
     async def create(self, policy: Policy, body: bytes) -> Answer:
         """Creates a run container as the policy has it."""
@@ -108,20 +131,61 @@ class Missing(Exception):
 Handler = Callable[[re.Match[str], bytes], Awaitable[Answer]]
 
 
-def door(name: str, routes: Mapping[tuple[str, re.Pattern[str]], Handler]) -> web.Server:
-    """One of the guard's doors.
+class Door(web.Server):
+    """One of the guard's doors."""
 
-    Args:
-        name: Whose it is, for the audit line.
-        routes: What it lets through: method and whole path, and who handles it.
-    """
+    def __init__(self, name: str, routes: Mapping[tuple[str, re.Pattern[str]], Handler]) -> None:
+        """Does not listen yet.
 
-    async def handle(request: web.BaseRequest) -> web.Response:
+        Args:
+            name: Whose it is, for the audit line.
+            routes: What it lets through: method and whole path, and who handles it.
+        """
+        super().__init__(
+            self.handle,
+            # In aiohttp also the time for the head of a connection's first request.
+            keepalive_timeout=REQUEST_SECONDS,
+            # How long the rest of a refused request is read, for the client to see the answer.
+            lingering_time=1,
+            # What the launcher sends has 8 headers, each shorter than 100 characters.
+            max_line_size=1024,
+            max_field_size=1024,
+            max_headers=32,
+            read_bufsize=16 * 1024,
+            # No Content-Encoding: a compressed body is no JSON, whatever is in it.
+            auto_decompress=False,
+        )
+        self.name = name
+        self.routes = routes
+        # In the order they came in. Those whose request is still awaited may be closed.
+        self.clients: dict[web.RequestHandler, str] = {}
+        self.awaited: dict[web.RequestHandler, asyncio.Transport] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Takes in a connection; of a client with too many, closes the one that waits longest."""
+        super().connection_made(handler, transport)
+        client = self.clients[handler] = transport.get_extra_info("peername")[0]
+        self.awaited[handler] = transport
+        if sum(other == client for other in self.clients.values()) > MAX_CONNECTIONS:
+            longest = next(one for one in self.awaited if self.clients[one] == client)
+            self.awaited.pop(longest).abort()
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """Forgets a connection."""
+        super().connection_lost(handler, exc)
+        self.clients.pop(handler, None)
+        self.awaited.pop(handler, None)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answers a request, and says in one line of the log what was decided."""
         decision, reason, answer = "allowed", "", None
         path, status = request.raw_path, 500
         try:
-            handler, match = _route(routes, request.method, path)
+            handler, match = self._route(request.method, path)
             body = await _body(request)
+            self.awaited.pop(request.protocol, None)
             status, answer = await handler(match, body)
         except Refused as refusal:
             decision, reason, status = "refused", str(refusal), 403
@@ -129,40 +193,68 @@ def door(name: str, routes: Mapping[tuple[str, re.Pattern[str]], Handler]) -> we
             decision, status, answer = "missing", 404, missing.args[0]
         except (ClientError, OSError, TimeoutError) as error:
             decision, reason, status = "failed", f"the Docker engine: {error!r}", 502
-        audit = {"door": name, "method": request.method, "path": path[:300], "decision": decision}
-        print(json.dumps({**audit, "status": status, "reason": reason}), flush=True)
+        audit = {"door": self.name, "method": request.method, "path": path[:300]}
+        audit |= {"decision": decision, "status": status, "reason": reason}
+        print(json.dumps(audit), flush=True)
         if reason:
             answer = {"message": f"guard: {decision}: {reason}"}
-        if answer is None:
-            return web.Response(status=status)
-        return web.json_response(answer, status=status)
+        response = (
+            web.Response(status=status)
+            if answer is None
+            else web.json_response(answer, status=status)
+        )
+        response.force_close()
+        return response
 
-    return web.Server(handle)  # type: ignore[arg-type] # aiohttp's own handler type
-
-
-def _route(
-    routes: Mapping[tuple[str, re.Pattern[str]], Handler], method: str, path: str
-) -> tuple[Handler, re.Match[str]]:
-    for (allowed, pattern), handler in routes.items():
-        match = pattern.fullmatch(path)
-        if allowed == method and match:
-            return handler, match
-    if PULL.fullmatch(path):
-        raise Refused("the run's image is not on this machine, and images are not pulled: make up")
-    raise Refused(f"{method} {path[:100]} is not for this door")
+    def _route(self, method: str, path: str) -> tuple[Handler, re.Match[str]]:
+        for (allowed, pattern), handler in self.routes.items():
+            match = pattern.fullmatch(path)
+            if allowed == method and match:
+                return handler, match
+        if PULL.fullmatch(path):
+            raise Refused(
+                "the run's image is not on this machine, and images are not pulled: make up"
+            )
+        raise Refused(f"{method} {path[:100]} is not for this door")
 
 
 async def _body(request: web.BaseRequest) -> bytes:
     """Reads the body, no further than a request may be long."""
     if "Upgrade" in request.headers:
         raise Refused("upgrades are not for this door")
-    body = await request.content.read(MAX_BODY_BYTES + 1)
-    while len(body) <= MAX_BODY_BYTES and not request.content.at_eof():
-        body += await request.content.read(MAX_BODY_BYTES + 1 - len(body))
+    body = b""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            while len(body) <= MAX_BODY_BYTES and not request.content.at_eof():
+                body += await request.content.read(MAX_BODY_BYTES + 1 - len(body))
+    except (ClientError, OSError, TimeoutError):
+        raise Refused("the body did not come") from None
     return body
 
 
-def doors(engine: Engine, policy: Policy) -> tuple[web.Server, web.Server]:
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Shortens what aiohttp says of a request that is no HTTP, and has answered with 400."""
+    error = record.exc_info and record.exc_info[1]
+    if isinstance(error, HttpProcessingError):
+        audit = {"decision": "refused", "status": 400, "reason": f"no HTTP: {error.message[:100]}"}
+        record.msg, record.args, record.exc_info = json.dumps(audit), (), None
+    return True
+
+
+logging.getLogger("aiohttp.server").addFilter(_in_one_line)
+
+
+async def listen(door: Door, address: str, port: int) -> web.ServerRunner:
+    """Opens a door."""
+    runner = web.ServerRunner(door)
+    await runner.setup()
+    listener = socket.create_server((address, port))
+    await web.SockSite(runner, listener, backlog=ACCEPTED_AT_ONCE).start()
+    listener.listen(QUEUED)
+    return runner
+
+
+def doors(engine: Engine, policy: Policy) -> tuple[Door, Door]:
     """The daemon's door and the webserver's."""
 
     async def create(_: re.Match[str], body: bytes) -> Answer:
@@ -174,4 +266,4 @@ def doors(engine: Engine, policy: Policy) -> tuple[web.Server, web.Server]:
         ("POST", STOP): engine.stop,
     }
     launching = {**looking, ("POST", CREATE): create, ("POST", START): engine.start}
-    return door("daemon", launching), door("webserver", looking)
+    return Door("daemon", launching), Door("webserver", looking)

@@ -1,6 +1,7 @@
 """Jobs that only the tests want; copied into the test stack's code location."""
 
 import sys
+import tempfile
 import time
 
 from dagster import (
@@ -98,3 +99,15 @@ def broken_schedule():
 @sensor(job=talk, minimum_interval_seconds=5)
 def broken_sensor():
     raise RuntimeError("the lens is cracked")
+
+
+@op
+def write_without_end():
+    with tempfile.TemporaryFile() as file:
+        while True:
+            file.write(bytes(2**20))
+
+
+@job
+def fill_tmp():
+    write_without_end()

@@ -1,35 +1,79 @@
-"""Nothing that the database or a request says can widen what a run container may be."""
+"""Nothing that the database, a code server or a request says can widen what a run container is."""
 
 import json
 import uuid
 
 import pytest
+import yaml
 from harness import docker, wait_until
 from test_instance import sql
 
+# What a container context asks for, and the reason that the run's events give.
 HOSTILE = {
-    "another image": {"container_image": "dagster-test-postgres:current"},
-    "privileged": {"privileged": True},
-    "the host's processes": {"pid_mode": "host"},
-    "the host's files": {"volumes": ["/:/host"]},
-    "another command": {"entrypoint": ["sh", "-c", "id"]},
-    "root": {"user": "0"},
-    "a network of the control plane": {"networks": ["dagster-test_guard-launch"]},
-    "the daemon's environment": {"env_vars": ["DAGSTER_HOME"]},
+    "privileged": (
+        {"container_kwargs": {"privileged": True}},
+        "guard: refused: HostConfig.Privileged differs from dagster.yaml",
+    ),
+    "the host's processes": (
+        {"container_kwargs": {"pid_mode": "host"}},
+        "guard: refused: HostConfig.PidMode differs from dagster.yaml",
+    ),
+    "the host's files": (
+        {"container_kwargs": {"volumes": ["/:/host"]}},
+        "guard: refused: HostConfig.Binds differs from dagster.yaml",
+    ),
+    "another command": (
+        {"container_kwargs": {"entrypoint": ["sh", "-c", "id"]}},
+        "guard: refused: Entrypoint is not for run containers",
+    ),
+    "root": (
+        {"container_kwargs": {"user": "0"}},
+        "guard: refused: User is not for run containers",
+    ),
+    "more memory": (
+        {"container_kwargs": {"mem_limit": "2g"}},
+        "guard: refused: HostConfig.Memory: at most 1073741824, as dagster.yaml has it",
+    ),
+    "a network of the control plane": (
+        {"networks": ["dagster-test_guard-launch"]},
+        "refused: the container context adds the networks dagster-test_guard-launch;"
+        " dagster.yaml has dagster-test_runs",
+    ),
+    "the daemon's environment": (
+        {"env_vars": ["DAGSTER_HOME"]},
+        "guard: refused: 'DAGSTER_HOME' is not in env_vars of dagster.yaml",
+    ),
+    "another registry": (
+        {"registry": {"url": "http://registry", "username": "u", "password": "p"}},
+        "guard: refused: POST /v1.45/auth is not for this door",
+    ),
+}
+# The same from a code server, which has to be started anew for each.
+HOSTILE_SERVER = {
+    "privileged and the host's processes": (
+        {"container_kwargs": {"privileged": True, "pid_mode": "host"}},
+        "guard: refused: HostConfig.P",
+    ),
+    **{
+        name: HOSTILE[name]
+        for name in (
+            "the host's files",
+            "a network of the control plane",
+            "the daemon's environment",
+        )
+    },
 }
 
 
-def forge(stack, model, hostile):
+def forge(stack, model, context, image=None):
     """Puts a run like another into the queue, as who holds the control plane's password could."""
     (row,) = sql(stack, f"SELECT run_body FROM runs WHERE run_id = '{model}'")  # noqa: S608
     body = json.loads(row)
     run = str(uuid.uuid4())
     body |= {"run_id": run, "status": {"__enum__": "PipelineRunStatus.QUEUED"}, "tags": {}}
     origin = body["pipeline_code_origin"]["repository_origin"]
-    origin["container_image"] = hostile.get("container_image", origin["container_image"])
-    above = {key: hostile[key] for key in ("networks", "env_vars") if key in hostile}
-    kwargs = {k: v for k, v in hostile.items() if k not in {*above, "container_image"}}
-    origin["container_context"] = {"docker": {**above, "container_kwargs": kwargs}}
+    origin["container_image"] = image or origin["container_image"]
+    origin["container_context"] = {"docker": context}
     insert = (
         "INSERT INTO runs (run_id, snapshot_id, pipeline_name, status, run_body) SELECT"  # noqa: S608
         f" '{run}', snapshot_id, pipeline_name, 'QUEUED', $body${json.dumps(body)}$body$"
@@ -39,28 +83,84 @@ def forge(stack, model, hostile):
     return run
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_forged_run_fails_with_the_guard_s_reason_and_nothing_runs(stack, hostile):
-    model = stack.run("process_numbers")
-    run = forge(stack, model, HOSTILE[hostile])
-    assert stack.finished(run) == "FAILURE"
-    said = json.dumps(
-        stack.graphql(
-            """query Said($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
-                 ... on EngineEvent { message error { message } }
-                 ... on RunFailureEvent { message error { message } } } } } }""",
-            id=run,
-        )
+def said_of(stack, run):
+    """What the launcher and the monitoring say of a run in its event log."""
+    data = stack.graphql(
+        """query Said($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+             ... on EngineEvent { message error { message } }
+             ... on RunFailureEvent { message error { message } } } } } }""",
+        id=run,
     )
-    assert "guard: refused" in said
-    made = stack.run_containers().get(run)
-    if hostile == "a network of the control plane":
-        # A second network is asked for after the container was made: it is never started.
-        state = stack.inspect(made)
-        assert state["State"]["Status"] == "created"
-        assert list(state["NetworkSettings"]["Networks"]) == [f"{stack.name}_runs"]
-    else:
-        assert made is None
+    events = data["logsForRun"]["events"]
+    return "\n".join(
+        f"{event['message']} {(event['error'] or {}).get('message', '')}"
+        for event in events
+        if event
+    )
+
+
+def assert_refused(stack, run, reason):
+    assert stack.finished(run) == "FAILURE"
+    assert reason in said_of(stack, run)
+    assert run not in stack.run_containers()
+
+
+@pytest.fixture(scope="module")
+def model(stack):
+    return stack.run("process_numbers")
+
+
+@pytest.fixture(scope="module")
+def served_with(stack):
+    """Starts the code server anew with a container context; in the end, without."""
+    override = stack.root / "docker-compose.override.yml"
+
+    def serve(context):
+        environment = {"DAGSTER_CONTAINER_CONTEXT": json.dumps({"docker": context})}
+        services = {"code_location": {"environment": environment}}
+        override.write_text(yaml.safe_dump({"services": services}))
+        start()
+
+    def start():
+        stack.compose("up", "--detach", "--wait", "code_location")
+        stack.graphql(
+            """mutation { reloadRepositoryLocation(repositoryLocationName: "code_location") {
+                 __typename } }"""
+        )
+        wait_until(stack.is_healthy, "the code location")
+
+    yield serve
+    override.unlink()
+    start()
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_forged_run_fails_with_the_reason_and_nothing_is_made(stack, model, hostile):
+    context, reason = HOSTILE[hostile]
+    assert_refused(stack, forge(stack, model, context), reason)
+
+
+def test_a_forged_run_with_another_image_fails_and_nothing_is_made(stack, model):
+    run = forge(stack, model, {}, image=f"{stack.name}-postgres:current")
+    assert_refused(
+        stack, run, "guard: refused: image 'dagster-test-postgres:current' is not a code location's"
+    )
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_SERVER)
+def test_a_code_server_s_hostile_context_fails_its_runs_and_nothing_is_made(
+    stack, served_with, hostile
+):
+    context, reason = HOSTILE_SERVER[hostile]
+    served_with(context)
+    assert_refused(stack, stack.launch("process_numbers"), reason)
+
+
+def test_a_code_server_s_runs_may_have_less_than_dagster_yaml_gives(stack, served_with):
+    served_with({"container_kwargs": {"mem_limit": "512m", "nano_cpus": 500_000_000}})
+    run = stack.run("process_numbers")
+    host = stack.inspect(stack.run_containers()[run])["HostConfig"]
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (2**29, 500_000_000, 512)
 
 
 def test_every_decision_is_one_line_of_the_guard_s_log(stack):

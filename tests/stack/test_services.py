@@ -61,16 +61,6 @@ def test_the_passwords_are_in_no_configuration_environment_command_or_log(stack)
     assert not [text[:200] for text in shown if any(word in text for word in passwords)]
 
 
-def test_services_and_runs_do_not_run_as_root(stack):
-    run = stack.run("process_numbers")
-    users = {
-        name: stack.inspect(row["ID"])["Config"]["User"] for name, row in stack.services().items()
-    }
-    users["run"] = stack.inspect(stack.run_containers()[run])["Config"]["User"]
-    roots = {name for name, user in users.items() if user.split(":")[0] in ("", "0", "root")}
-    assert roots == {"guard", "prepare"}
-
-
 @pytest.mark.parametrize(
     "lost", [["postgres", "owner", "control", "code", "viewer"], ["postgres"], ["code"]]
 )

@@ -233,8 +233,12 @@ def test_every_service_has_limits_rotation_init_and_an_end(service):
     definition = SERVICES[service]
     assert definition["init"] is True
     assert definition["mem_limit"]
+    assert definition["cpus"]
+    assert definition["pids_limit"] >= 256
     assert definition["logging"]["options"]["max-size"]
     assert definition["cap_drop"] == ["ALL"]
+    assert definition["security_opt"] == ["no-new-privileges:true"]
+    assert definition["read_only"] is True
     if definition["restart"] == "no":
         waiting = [
             other["depends_on"][service]["condition"]

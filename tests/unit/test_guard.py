@@ -1,27 +1,31 @@
 """The guard: what the launcher asks for passes, and nothing else does, however it is written."""
 
 import asyncio
+import gzip
 import json
 import re
+from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import ANY
 
-import docker
 import pytest
-import yaml
-from aiohttp import ClientSession, web
-from docker.models.containers import _create_container_args
+from aiohttp import web
+from create_request import LAUNCHER, RUN, launcher_request, mutated, mutations
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from control_plane.guard.policy import MAX_BODY_BYTES, Policy, PolicyError, Refused
-from control_plane.guard.server import Engine, doors
+from control_plane.guard import server
+from control_plane.guard.policy import (
+    COMMANDS,
+    MAX_BODY_BYTES,
+    RESOURCES,
+    Policy,
+    PolicyError,
+    Refused,
+)
+from control_plane.guard.server import MAX_CONNECTIONS, Engine, doors, listen
 
-LAUNCHER = yaml.safe_load((Path(__file__).resolve().parents[2] / "dagster.yaml").read_text())[
-    "run_launcher"
-]["config"]
 ENVIRONMENT = {"STACK_NAME": "blue"}
 IMAGE = "blue-code:current"
-RUN = "46dd5bf8-3beb-41a9-a386-7fa75cfbf640"
 
 
 @pytest.fixture
@@ -30,26 +34,8 @@ def policy():
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What DockerRunLauncher really sends, as the Docker SDK writes it."""
-    config = json.loads(json.dumps(LAUNCHER).replace("${STACK_NAME}", "blue"))
-    kwargs = config["container_kwargs"]
-    kwargs.pop("stop_timeout")
-    labels = {**kwargs.pop("labels"), "dagster/run_id": RUN, "dagster/job_name": "process_numbers"}
-    sent = {}
-    monkeypatch.setattr(
-        docker.APIClient,
-        "create_container_from_config",
-        lambda self, body, *_: sent.update(body) or {"Id": ""},
-    )
-    client = docker.APIClient(version="1.45", base_url="tcp://nowhere:1")
-    arguments = dict(
-        image=IMAGE, command=["dagster", "api", "execute_run", "{}"], detach=True,
-        environment={"DAGSTER_RUN_JOB_NAME": "process_numbers", "NOTIFICATION_WEBHOOK_URL": ""},
-        network=config["networks"][0], labels=labels, version="1.45", **kwargs,
-    )  # fmt: skip
-    client.create_container(**_create_container_args(arguments))
-    return json.loads(json.dumps(sent))
+def asked():
+    return launcher_request("blue", IMAGE)
 
 
 def rebuilt(policy, asked):
@@ -144,6 +130,31 @@ def test_another_host_configuration_is_refused(policy, asked, field, value):
         rebuilt(policy, {**asked, "HostConfig": {**asked["HostConfig"], field: value}})
 
 
+@pytest.mark.parametrize("name", RESOURCES)
+def test_a_run_may_ask_for_less_than_dagster_yaml_has_and_not_for_more(policy, asked, name):
+    most = policy.host[name]
+
+    def given(value):
+        return rebuilt(policy, {**asked, "HostConfig": {**asked["HostConfig"], name: value}})
+
+    for value in (1, most - 1, most):
+        assert given(value)["HostConfig"] == {**policy.host, name: value}
+    for value in (most + 1, 0, -1, None, True, str(most), float(most), [most], 10**30):
+        with pytest.raises(Refused, match=f"HostConfig.{name}: at most {most}, as dagster.yaml"):
+            given(value)
+
+
+def test_a_resource_without_a_limit_in_dagster_yaml_is_not_for_runs_to_set(asked):
+    kwargs = {k: v for k, v in LAUNCHER["container_kwargs"].items() if k != "pids_limit"}
+    policy = Policy.from_launcher(
+        {**LAUNCHER, "container_kwargs": kwargs}, frozenset([IMAGE]), ENVIRONMENT
+    )
+    with pytest.raises(Refused, match=r"HostConfig\.PidsLimit differs"):
+        rebuilt(policy, asked)
+    asked["HostConfig"].pop("PidsLimit")
+    assert "PidsLimit" not in rebuilt(policy, asked)["HostConfig"]
+
+
 @pytest.mark.parametrize("case", [str.lower, str.upper, lambda name: name.replace("s", "\u017f")])
 def test_a_name_in_other_letters_is_refused_though_the_engine_would_read_it(policy, asked, case):
     """Go's decoder takes any case, and the long s for an s."""
@@ -202,44 +213,21 @@ def test_an_unset_variable_is_refused_at_start():
         Policy.from_launcher(LAUNCHER, frozenset([IMAGE]), {})
 
 
-KNOWN = ["Image", "Cmd", "Env", "Labels", "User", "Entrypoint", "Volumes", "HostConfig"]
-HOST = ["Privileged", "Binds", "Mounts", "CapAdd", "CapDrop", "PidMode", "NetworkMode", "Memory"]
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(max_size=8)
-    | st.sampled_from([IMAGE, "/:/h"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-
-
-def fields(known):
-    """Some values for known names, in any case, and for others."""
-    names = st.sampled_from(known + [name.lower() for name in known]) | st.text(max_size=8)
-    return st.dictionaries(names, JSON, max_size=2)
-
-
 @settings(
     max_examples=20_000, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-@given(above=fields(KNOWN), below=fields(HOST), gone=st.sets(st.sampled_from(KNOWN), max_size=1))
-def test_no_request_of_20_000_gets_a_container_outside_the_policy(
-    policy, asked, above, below, gone
-):
-    request = {**asked, "HostConfig": {**asked["HostConfig"], **below}, **above}
-    for name in gone:
-        request.pop(name, None)
+@given(mutation=mutations())
+def test_no_request_of_20_000_gets_a_container_outside_the_policy(policy, asked, mutation):
+    request = mutated(asked, mutation)
     try:
         body = rebuilt(policy, request)
     except Refused:
         return
-    assert body["HostConfig"] == policy.host
+    resources = {name: body["HostConfig"][name] for name in RESOURCES}
+    assert all(0 < value <= policy.host[name] for name, value in resources.items())
+    assert body["HostConfig"] == {**policy.host, **resources}
     assert body["Image"] == IMAGE
-    assert body["Cmd"][:3] == ["dagster", "api", "execute_run"]
+    assert body["Cmd"][:3] in COMMANDS
     assert {entry.partition("=")[0] for entry in body["Env"]} <= policy.variables
     assert policy.labels.items() <= body["Labels"].items()
     assert set(body) == {"Image", "Cmd", "Env", "Labels", "HostConfig", "NetworkingConfig"}
@@ -250,8 +238,9 @@ def test_no_request_of_20_000_gets_a_container_outside_the_policy(
 MINE, OTHER = "a" * 64, "b" * 64
 
 
-async def through(policy, door_index, requests, limit=25, alive=0):
-    """Sends raw requests through a door; returns the answers, and what reached the engine."""
+@asynccontextmanager
+async def open_door(policy, door_index, limit=25, alive=0):
+    """A door in front of the socket: its port, and what reached the engine."""
     reached = []
 
     async def engine_side(request):
@@ -273,25 +262,29 @@ async def through(policy, door_index, requests, limit=25, alive=0):
     await runner.setup()
     await web.UnixSite(runner, socket).start()
     engine = Engine(socket, policy.labels, limit)
-    front = web.ServerRunner(doors(engine, policy)[door_index])
-    await front.setup()
-    site = web.TCPSite(front, "127.0.0.1", 0)
-    await site.start()
-    port = site._server.sockets[0].getsockname()[1]
-    statuses = []
-    for request in requests:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-        length = re.search(rb"Content-Length: (\d+)", head)
-        body = await reader.readexactly(int(length[1])) if length else b""
-        statuses.append((int(head.split()[1]), body.decode()))
-        writer.close()
+    front = await listen(doors(engine, policy)[door_index], "127.0.0.1", 0)
+    yield front.addresses[0][1], reached
     await front.cleanup()
     await engine.connector.close()
     await runner.cleanup()
     Path(socket).unlink(missing_ok=True)
-    return statuses, reached
+
+
+async def send(port, request, client="127.0.0.1"):
+    """Sends a raw request; returns status and body of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client, 0))
+    writer.write(request)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    length = re.search(rb"Content-Length: (\d+)", head)
+    body = await reader.readexactly(int(length[1])) if length else b""
+    writer.close()
+    return int(head.split()[1]), body.decode()
+
+
+async def through(policy, door_index, requests, **options):
+    """Sends raw requests through a door; returns the answers, and what reached the engine."""
+    async with open_door(policy, door_index, **options) as (port, reached):
+        return [await send(port, request) for request in requests], reached
 
 
 def line(method, path, body=b"", headers=b""):
@@ -404,17 +397,121 @@ def test_no_more_run_containers_than_the_limit_are_made(policy, asked):
 def test_an_engine_that_does_not_answer_is_named(policy):
     async def attempt():
         engine = Engine("/nowhere.sock", policy.labels, 1)
-        runner = web.ServerRunner(doors(engine, policy)[0])
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = site._server.sockets[0].getsockname()[1]
-        async with ClientSession() as session:
-            response = await session.get(f"http://127.0.0.1:{port}/version")
-            answer = response.status, await response.text()
+        runner = await listen(doors(engine, policy)[0], "127.0.0.1", 0)
+        answer = await send(runner.addresses[0][1], line("GET", "/version"))
         await runner.cleanup()
         return answer
 
     status, text = asyncio.run(attempt())
     assert status == 502
     assert "the Docker engine" in text
+
+
+# --- clients that are slow, or many ---
+
+HALF = b"GET /version HTTP/1.1\r\nHost: g"
+HALF_A_BODY = b"POST /v1.45/containers/create HTTP/1.1\r\nContent-Length: 99\r\n\r\n{"
+
+
+async def connected(port, count, sent=b"", client="127.0.0.1"):
+    """Connections that have sent something, and wait."""
+    made = [
+        await asyncio.open_connection("127.0.0.1", port, local_addr=(client, 0))
+        for _ in range(count)
+    ]
+    for _, writer in made:
+        writer.write(sent)
+    return made
+
+
+async def gone(connection):
+    """Whether the other end closes a connection within seconds; what it says goes unread."""
+    try:
+        await asyncio.wait_for(connection[0].read(), 5)
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("sent", [b"", HALF, HALF_A_BODY], ids=["nothing", "a head", "a body"])
+def test_a_connection_that_does_not_deliver_a_request_is_closed(policy, monkeypatch, sent):
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+
+    async def attempt():
+        async with open_door(policy, DAEMON) as (port, _):
+            return await gone(*await connected(port, 1, sent))
+
+    assert asyncio.run(attempt())
+
+
+@pytest.mark.parametrize("sent", [b"", HALF, HALF_A_BODY], ids=["nothing", "a head", "a body"])
+def test_a_client_s_waiting_connections_give_way_to_its_newer_ones_only(policy, monkeypatch, sent):
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 60)
+
+    async def attempt():
+        async with open_door(policy, DAEMON) as (port, _):
+            (other,) = await connected(port, 1, client="127.0.0.2")
+            waiting = await connected(port, 3 * MAX_CONNECTIONS, sent)
+            assert await send(port, line("GET", "/version")) == (200, ANY)
+            assert all([await gone(one) for one in waiting[: 2 * MAX_CONNECTIONS]])
+            # Room was made for one.
+            left = [other, *waiting[-MAX_CONNECTIONS + 1 :]]
+            assert not any(reader.at_eof() for reader, _ in left)
+
+    asyncio.run(attempt())
+
+
+def test_a_request_that_the_engine_works_on_does_not_give_way(policy, monkeypatch):
+    release, entered = asyncio.Event(), asyncio.Event()
+
+    async def slow(self, _, __):
+        entered.set()
+        await release.wait()
+        return 200, {"slow": True}
+
+    monkeypatch.setattr(Engine, "version", slow)
+
+    async def attempt():
+        async with open_door(policy, DAEMON) as (port, _):
+            answer = asyncio.create_task(send(port, line("GET", "/version")))
+            await entered.wait()
+            waiting = await connected(port, 2 * MAX_CONNECTIONS)
+            assert await gone(waiting[0])
+            release.set()
+            return await answer
+
+    assert asyncio.run(attempt()) == (200, '{"slow": true}')
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /version HTTP/1.1\r\nA: " + b"a" * 10_000 + b"\r\n\r\n",
+        b"GET /version HTTP/1.1\r\n" + b"A: a\r\n" * 100 + b"\r\n",
+        b"\x16\x03\x01 no HTTP at all\r\n\r\n",
+    ],
+    ids=["path", "header", "headers", "garbage"],
+)
+def test_a_head_that_is_too_large_or_none_is_answered_with_400_and_no_traceback(
+    policy, request_, caplog
+):
+    ((status, _),), reached = run(policy, DAEMON, request_)
+    assert (status, reached) == (400, [])
+    assert len(caplog.text.splitlines()) <= 1
+
+
+def test_a_compressed_body_is_refused(policy, asked):
+    body = gzip.compress(json.dumps(asked).encode())
+    request = line("POST", "/v1.45/containers/create", body, b"Content-Encoding: gzip\r\n")
+    ((status, text),), reached = run(policy, DAEMON, request)
+    assert (status, reached) == (403, [])
+    assert "not plain JSON" in text
+
+
+def test_a_connection_is_good_for_one_request(policy):
+    statuses, reached = run(policy, DAEMON, line("GET", "/version") * 5)
+    assert [status for status, _ in statuses] == [200]
+    assert len(reached) == 1

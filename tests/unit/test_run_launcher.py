@@ -1,5 +1,7 @@
 import pytest
-from dagster import DagsterInvariantViolationError
+from dagster import DagsterInvariantViolationError, DagsterRun
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._serdes import ConfigurableClassData
 
 from control_plane.run_launcher import ComposeRunLauncher, substitute
@@ -41,3 +43,24 @@ def test_an_env_var_for_runs_that_is_set_is_accepted(monkeypatch):
     monkeypatch.setenv("WAREHOUSE_URL", "")
     launcher = ComposeRunLauncher.from_config_value(DATA, {"env_vars": ["WAREHOUSE_URL"]})
     assert launcher.env_vars == ["WAREHOUSE_URL"]
+
+
+def context_of(networks):
+    """What the launcher makes of a run whose code location adds these networks."""
+    launcher = ComposeRunLauncher.from_config_value(DATA, {"networks": ["blue_runs"]})
+    context = {"docker": {"networks": networks, "container_kwargs": {"mem_limit": "512m"}}}
+    pointer = ModuleCodePointer("code", "job")
+    repository = RepositoryPythonOrigin("python", pointer, "image", ["dagster"], context)
+    run = DagsterRun(job_name="job", job_code_origin=JobPythonOrigin("job", repository))
+    return launcher.get_container_context(run)
+
+
+def test_a_container_context_that_adds_a_network_is_refused_by_name():
+    with pytest.raises(DagsterInvariantViolationError, match=r"refused: .* adds the networks host"):
+        context_of(["host"])
+
+
+def test_a_container_context_without_networks_is_merged_as_upstream_does():
+    context = context_of([])
+    assert context.networks == ["blue_runs"]
+    assert context.container_kwargs == {"mem_limit": "512m"}

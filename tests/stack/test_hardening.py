@@ -1,0 +1,51 @@
+"""What the engine says of each container: hardened, but for the exceptions of docs/security.md."""
+
+
+def weaknesses(container):
+    """What a container, as `docker inspect` shows it, has that it should not have."""
+    config, host = container["Config"], container["HostConfig"]
+    found = {
+        "root": not config["User"].split(":")[0].isdigit() or config["User"].startswith("0"),
+        "writable root": not host["ReadonlyRootfs"],
+        "capabilities": host["CapDrop"] != ["ALL"] or bool(host["CapAdd"]),
+        "new privileges": host["SecurityOpt"] != ["no-new-privileges:true"],
+        "privileged": host["Privileged"],
+        "devices": bool(host["Devices"] or host["DeviceRequests"] or host["DeviceCgroupRules"]),
+        "host namespace": "host"
+        in [host[f"{kind}Mode"] for kind in ("Network", "Pid", "Ipc", "UTS", "Userns")],
+        "no limit": not all((host[name] or 0) > 0 for name in ("Memory", "NanoCpus", "PidsLimit")),
+        "docker socket": any("docker" in mount["Source"] for mount in binds(container)),
+    }
+    return {weakness for weakness, holds in found.items() if holds}
+
+
+def binds(container):
+    return [mount for mount in container["Mounts"] if mount["Type"] == "bind"]
+
+
+def test_services_are_hardened_but_for_two_exceptions(stack):
+    found = {
+        service: weaknesses(stack.inspect(row["ID"])) for service, row in stack.services().items()
+    }
+    assert {service: weak for service, weak in found.items() if weak} == {
+        "guard": {"root", "docker socket"},
+        "prepare": {"root", "capabilities"},
+    }
+    assert len(found) >= 7
+
+
+def test_a_run_s_container_is_hardened_without_exception(stack):
+    run = stack.run("process_numbers")
+    container = stack.inspect(stack.run_containers()[run])
+    assert not weaknesses(container)
+    assert not binds(container)
+    assert container["Config"]["User"] == "10001:10001"
+
+
+def test_a_run_can_write_to_tmp_and_a_full_tmp_is_an_error_and_not_its_end(stack):
+    run = stack.launch("fill_tmp")
+    assert stack.finished(run) == "FAILURE"
+    (failure,) = [e for e in stack.events(run) if e["__typename"] == "ExecutionStepFailureEvent"]
+    (cause,) = failure["error"]["causes"]
+    assert "No space left on device" in cause["message"]
+    assert stack.ended(stack.run_containers()[run])["OOMKilled"] is False

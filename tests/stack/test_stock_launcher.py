@@ -1,0 +1,71 @@
+"""Dagster's own DockerRunLauncher works behind the guard: nothing there is made for ours."""
+
+import shutil
+
+import pytest
+from conftest import EXTRA_DEFINITIONS
+from harness import docker, wait_until
+from test_forged_runs import said_of
+
+
+@pytest.fixture(scope="module")
+def stock(new_stack):
+    """A stack whose dagster.yaml has the stock launcher, which knows no variables."""
+    made = new_stack("dagster-test-stock")
+    file = made.root / "dagster.yaml"
+    instance = file.read_text().replace("${STACK_NAME}", "dagster-test-stock")
+    for ours, stock in (
+        ("module: control_plane.run_launcher", "module: dagster_docker"),
+        ("class: ComposeRunLauncher", "class: DockerRunLauncher"),
+        # So that the killed run is not launched again.
+        ("run_retries:\n  enabled: true", "run_retries:\n  enabled: false"),
+    ):
+        assert ours in instance
+        instance = instance.replace(ours, stock)
+    file.write_text(instance)
+    shutil.copy(EXTRA_DEFINITIONS, made.root / "code_location/defs/extra_definitions.py")
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
+    yield made
+    made.verb("destroy", FORCE="1")
+
+
+def waiting(stack):
+    """Launches a run that hangs; returns it and its container when its op executes."""
+    run = stack.launch("hang")
+    wait_until(lambda: any(e.get("message") == "waiting" for e in stack.events(run)), "the op")
+    return run, stack.run_containers(running_only=True)[run]
+
+
+def test_it_launches_a_run(stock):
+    run = stock.run("process_numbers")
+    assert "[DockerRunLauncher]" in said_of(stock, run)
+
+
+def test_its_health_check_notices_a_killed_container(stock):
+    run, container = waiting(stock)
+    docker("kill", container)
+    assert stock.finished(run) == "FAILURE"
+    assert "Container status is exited" in said_of(stock, run)
+
+
+def test_it_terminates_a_run(stock):
+    run, container = waiting(stock)
+    stock.graphql("mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run)
+    assert stock.finished(run) == "CANCELED"
+    assert stock.ended(container)["ExitCode"] != 137
+
+
+def test_it_fails_a_run_whose_image_is_missing_with_the_guard_s_reason(stock):
+    image = stock.config["services"]["code_location"]["image"]
+    kept = image.replace(":current", ":kept")
+    docker("tag", image, kept)
+    docker("rmi", image)
+    try:
+        run = stock.launch("process_numbers")
+        assert stock.finished(run) == "FAILURE"
+    finally:
+        docker("tag", kept, image)
+        docker("rmi", kept)
+    assert "image is not on this machine, and images are not pulled: make up" in said_of(stock, run)
+    assert run not in stock.run_containers()
