@@ -276,6 +276,24 @@ def test_no_service_is_on_the_network_that_compose_makes_by_default():
         assert service.get("networks") or service.get("network_mode") == "none", name
 
 
+def test_the_networks_are_those_described():
+    rows = re.findall(
+        r"^\| `([a-z-]+)`( \(internal\))? \| (.*) \|$", text("docs/architecture.md"), re.M
+    )
+    described = {name: (bool(internal), members) for name, internal, members in rows}
+    for name, network in COMPOSE["networks"].items():
+        internal, members = described[name]
+        assert internal == bool((network or {}).get("internal")), name
+        listed = {
+            member
+            for member, service in SERVICES.items()
+            if name in service.get("networks", []) and member not in {*LOCATIONS, *STORES}
+        }
+        # Code locations are described as a kind, run containers are no service.
+        named = set(re.findall("[a-z_]+", re.split("[;:]", members)[0])) & set(SERVICES)
+        assert named == listed, name
+
+
 def test_the_edge_finds_the_web_servers_where_they_listen():
     """On that network only: whoever reaches a web server may do everything."""
     for name in ("webserver", "webserver_viewer"):

@@ -1,0 +1,101 @@
+"""The viewer sees everything and changes nothing, whatever way it asks."""
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+from stack import basic
+from test_edge import JSON, ask, in_url, launch, runs_marked
+
+__all__ = ["launch"]  # a fixture
+
+CHANGES = {
+    "launching a run": None,
+    "stopping a run": 'mutation { terminateRun(runId: "%s") { __typename } }',
+    "deleting a run": 'mutation { deletePipelineRun(runId: "%s") { __typename } }',
+    "wiping an asset": """mutation { wipeAssets(assetPartitionRanges: [
+        {assetKey: {path: ["summed_two_sums"]}}]) { __typename } }""",
+    "switching a schedule on": """mutation { startSchedule(scheduleSelector: {
+        repositoryLocationName: "code_location", repositoryName: "__repository__",
+        scheduleName: "process_numbers_every_minute"}) { __typename } }""",
+    "reloading code": """mutation { reloadRepositoryLocation(
+        repositoryLocationName: "code_location") { __typename } }""",
+}
+
+
+@pytest.fixture
+def viewer(stack):
+    return {"Authorization": basic("viewer", stack.password_of("viewer"))}
+
+
+def test_the_viewer_sees_runs_and_what_they_printed(stack, viewer):
+    run = stack.run("talk")
+    question = json.dumps(
+        {"query": f'{{ runOrError(runId: "{run}") {{ ... on Run {{ status }} }} }}'}
+    )
+    answer = ask(stack, "POST", "/graphql", {**JSON, **viewer}, question.encode(), sign_in=False)
+    assert json.loads(answer.text)["data"]["runOrError"]["status"] == "SUCCESS"
+    (key,) = [
+        event["fileKey"]
+        for event in stack.events(run)
+        if event["__typename"] == "LogsCapturedEvent"
+    ]
+    log = ask(stack, "GET", f"/logs/{run}/compute_logs/{key}/out", viewer, sign_in=False)
+    assert "said on stdout" in log.text
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_viewer_changes_nothing(stack, viewer, launch, change):
+    body, mark = launch
+    run = stack.run("process_numbers")
+    if CHANGES[change]:
+        body = json.dumps({"query": CHANGES[change].replace("%s", run)})
+    answer = ask(stack, "POST", "/graphql", {**JSON, **viewer}, body.encode(), sign_in=False)
+    (kind,) = [value["__typename"] for value in json.loads(answer.text)["data"].values()]
+    assert kind == "UnauthorizedError"
+    assert not runs_marked(stack, mark)
+    assert stack.status_of(run) == "SUCCESS"
+
+
+def test_the_viewer_s_get_is_refused_at_the_edge(stack, viewer, launch):
+    body, mark = launch
+    answer = ask(stack, "GET", f"/graphql?{in_url(body)}", viewer, sign_in=False)
+    assert answer.status == 400
+    assert not runs_marked(stack, mark)
+
+
+def test_the_viewer_s_websocket_listens_and_launches_nothing(stack, viewer, launch):
+    body, mark = launch
+
+    async def say(query):
+        """What the server says to a query over a WebSocket, until it has said enough."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(
+                f"{stack.url}/graphql", protocols=["graphql-ws"], headers=viewer, timeout=60
+            ) as socket,
+        ):
+            await socket.send_json({"type": "connection_init", "payload": {}})
+            await socket.send_json({"id": "1", "type": "start", "payload": query})
+            async for message in socket:
+                answer = json.loads(message.data)
+                if answer["type"] in ("data", "error", "complete"):
+                    return answer
+        return {}
+
+    run = stack.run("process_numbers")
+    events = """subscription { pipelineRunLogs(runId: "%s") { ... on
+        PipelineRunLogsSubscriptionSuccess { messages { __typename } } } }"""
+    heard = asyncio.run(say({"query": events.replace("%s", run)}))
+    assert "RunSuccessEvent" in json.dumps(heard)
+    refused = asyncio.run(say(json.loads(body)))
+    assert "LaunchRunSuccess" not in json.dumps(refused)
+    assert not runs_marked(stack, mark)
+
+
+def test_the_viewer_cannot_report(stack, viewer):
+    path = "/report_asset_materialization/reported"
+    with stack.edge_with(ALLOW_ASSET_REPORTS="1"):
+        answer = ask(stack, "POST", path, {**JSON, **viewer}, b"{}", sign_in=False)
+    assert answer.status == 403
