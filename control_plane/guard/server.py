@@ -12,14 +12,18 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, UnixConnector, web
 from aiohttp.http import HttpProcessingError
 
 from control_plane.guard.policy import MAX_BODY_BYTES, RUN_LABEL, Policy, Refused
 
 ENGINE_TIMEOUT_SECONDS = 60
+# Every client asks for the version first, and the engine takes 10 ms to say it, much longer than
+# to inspect a container. Shorter than the time between two health checks, which ask for it too.
+VERSION_SECONDS = 30
 # For a request's head, and again for its body: the launcher sends both at once.
 REQUEST_SECONDS = 5
 # Of one client (an address) on one door; the daemon and the webserver have a few at a time.
@@ -47,10 +51,14 @@ class Engine:
             stack_labels: What marks this stack's run containers.
             limit: How many of them may be alive at once.
         """
-        self.connector = UnixConnector(path)
+        self.session = ClientSession(
+            "http://engine", connector=UnixConnector(path), cookie_jar=DummyCookieJar()
+        )
         self.labels = stack_labels
         self.limit = limit
         self.creating = asyncio.Lock()
+        self.told: dict[str, str] = {}
+        self.told_at = 0.0
 
     async def ask(
         self, method: str, path: str, body: object = None, wait: int = 0, **query: str
@@ -64,23 +72,20 @@ class Engine:
             wait: How many seconds the engine takes by itself to do it.
             query: What comes after the path.
         """
-        async with (
-            ClientSession(connector=self.connector, connector_owner=False) as session,
-            session.request(
-                method,
-                f"http://engine{path}",
-                json=body,
-                params=query,
-                timeout=ClientTimeout(total=ENGINE_TIMEOUT_SECONDS + wait),
-            ) as response,
-        ):
+        timeout = ClientTimeout(total=ENGINE_TIMEOUT_SECONDS + wait)
+        async with self.session.request(
+            method, path, json=body, params=query, timeout=timeout
+        ) as response:
             text = await response.text()
             return response.status, json.loads(text) if text.strip() else None
 
     async def version(self, _: re.Match[str], __: bytes) -> Answer:
         """What a client needs to choose an API version."""
-        status, told = await self.ask("GET", "/version")
-        return status, {name: told[name] for name in ("Version", "ApiVersion", "MinAPIVersion")}
+        if not self.told or monotonic() - self.told_at > VERSION_SECONDS:
+            told = (await self.ask("GET", "/version"))[1]
+            self.told = {name: told[name] for name in ("Version", "ApiVersion", "MinAPIVersion")}
+            self.told_at = monotonic()
+        return 200, self.told
 
     async def own(self, identifier: str) -> dict[str, Any]:
         """A run container of this stack, cut down to what the launcher reads.

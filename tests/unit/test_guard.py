@@ -265,7 +265,7 @@ async def open_door(policy, door_index, limit=25, alive=0):
     front = await listen(doors(engine, policy)[door_index], "127.0.0.1", 0)
     yield front.addresses[0][1], reached
     await front.cleanup()
-    await engine.connector.close()
+    await engine.session.close()
     await runner.cleanup()
     Path(socket).unlink(missing_ok=True)
 
@@ -322,6 +322,15 @@ def test_the_webserver_s_door_only_looks_and_stops(policy, asked):
     )  # fmt: skip
     assert [status for status, _ in statuses] == [200, 201, 403, 403]
     assert not [path for _, path, _ in reached if "create" in path or "start" in path]
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(30, 1), (0, 3)])
+def test_the_engine_is_asked_for_its_version_now_and_then(policy, monkeypatch, seconds, times):
+    monkeypatch.setattr(server, "VERSION_SECONDS", seconds)
+    statuses, reached = run(policy, DAEMON, *[line("GET", "/version")] * 3)
+    told = {"Version": "26", "ApiVersion": "1.45", "MinAPIVersion": "1.24"}
+    assert [(status, json.loads(body)) for status, body in statuses] == [(200, told)] * 3
+    assert len(reached) == times
 
 
 def test_inspecting_shows_no_environment(policy):
@@ -400,6 +409,7 @@ def test_an_engine_that_does_not_answer_is_named(policy):
         runner = await listen(doors(engine, policy)[0], "127.0.0.1", 0)
         answer = await send(runner.addresses[0][1], line("GET", "/version"))
         await runner.cleanup()
+        await engine.session.close()
         return answer
 
     status, text = asyncio.run(attempt())
@@ -512,6 +522,6 @@ def test_a_compressed_body_is_refused(policy, asked):
 
 
 def test_a_connection_is_good_for_one_request(policy):
-    statuses, reached = run(policy, DAEMON, line("GET", "/version") * 5)
+    statuses, reached = run(policy, DAEMON, line("GET", f"{PATH}/json") * 5)
     assert [status for status, _ in statuses] == [200]
     assert len(reached) == 1

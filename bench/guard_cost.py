@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""What the guard adds to a launch: the engine's calls of one, directly and through the guard.
+
+On a running stack. A throw-away container of the guard's image, which has the socket and is on the
+daemon's network to the guard, makes them in turn. Nothing is started: a `stop` of what does not
+run takes the same way through the guard as `start`, and costs the engine next to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+from stack import Stack, StackError, docker, table
+
+ROUNDS = 100
+LIMIT_MS = 20
+
+CLIENT = """
+import http.client, json, os, socket, sys, time, yaml
+from control_plane.guard.policy import JOB_LABEL, JOB_VARIABLE, RUN_LABEL, Policy
+
+class Engine(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect("/var/run/docker.sock")
+
+config = yaml.safe_load(open("dagster.yaml"))["run_launcher"]["config"]
+image = os.environ["STACK_NAME"] + "-code:current"
+policy = Policy.from_launcher(config, frozenset([image]), os.environ)
+run = "00000000-0000-0000-0000-000000000000"
+body = json.dumps({
+    "Image": image, "Cmd": ["dagster", "api", "execute_run", "x" * 5000],
+    "Env": [JOB_VARIABLE + "=bench"], "HostConfig": dict(policy.host),
+    "Labels": {**policy.labels, RUN_LABEL: run, JOB_LABEL: "bench"},
+})
+
+def launch(connect):
+    times, connection = {}, connect()
+    def call(name, method, path, body=None):
+        start = time.perf_counter()
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        times[name] = 1000 * (time.perf_counter() - start)
+        assert answer.status < 400, text
+        return json.loads(text or b"null")
+    call("version", "GET", "/version")
+    made = call("create", "POST", "/v1.45/containers/create", body)
+    container = "/v1.45/containers/" + made["Id"]
+    call("inspect", "GET", container + "/json")
+    call("stop, for start", "POST", container + "/stop")
+    engine = Engine("engine")
+    engine.request("DELETE", container)
+    assert engine.getresponse().status == 204
+    return times
+
+ways = lambda: Engine("engine"), lambda: http.client.HTTPConnection("guard-launch", 2375)
+print(json.dumps([[launch(way) for way in ways] for _ in range(int(sys.argv[1]))]))
+"""
+
+
+def main() -> None:
+    """Exits with status 1 when a launch could not be made, or costs more than it may."""
+    stack = Stack()
+    try:
+        told = docker(
+            "run", "--rm", "--user=0:0", f"--env=STACK_NAME={stack.name}",
+            f"--network={stack.name}_guard-launch",
+            "--volume=/var/run/docker.sock:/var/run/docker.sock",
+            stack.config["services"]["guard"]["image"], "python", "-c", CLIENT, str(ROUNDS),
+        )  # fmt: skip
+    except StackError as error:
+        sys.exit(f"bench: {error}")
+    rounds: list[list[dict[str, float]]] = json.loads(told)
+    lines = [["call", "direct ms", "through the guard ms", "added ms"]]
+    added = 0.0
+    for call in (*rounds[0][0], "launch"):
+        direct, guarded = (
+            median(sum(times.values()) if call == "launch" else times[call] for times in way)
+            for way in zip(*rounds, strict=True)
+        )
+        added = guarded - direct
+        lines.append([call, f"{direct:.1f}", f"{guarded:.1f}", f"{added:.1f}"])
+    result = table(lines)
+    print(result)
+    Path(sys.argv[1]).write_text(
+        f"# The guard's cost per launch\n\n`make bench`, {os.cpu_count()} cores. Medians of"
+        f" {ROUNDS} launches each, in turn; a launch is the sum of its calls. Nothing is started:"
+        " a `stop` of what does not run takes the same way through the guard as `start`. The guard"
+        " remembers the engine's version for half a minute.\n\n"
+        f"```\n{result}\n```\n"
+    )
+    if added > LIMIT_MS:
+        sys.exit(f"bench: the guard adds {added:.1f} ms to a launch, {LIMIT_MS} are allowed")
+
+
+if __name__ == "__main__":
+    main()
