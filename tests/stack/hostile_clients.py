@@ -1,24 +1,43 @@
-"""Opens connections to the guard's doors that are idle, slow or hostile; runs in a container.
+"""Opens connections that are idle, slow or hostile; runs in a container.
 
-Arguments: how many at a time, for how many seconds at most. Every one that the guard closes is
-opened again. Says "begun" when each was opened once; in the end, by time or by SIGINT, what became
-of them, in JSON.
+Arguments: to what (a name of TARGETS), how many at a time, for how many seconds at most. Every one
+that is closed is opened again. Says "begun" when each was opened once; in the end, by time or by
+SIGINT, what became of them, in JSON.
 """
 
 import asyncio
 import json
 import sys
+from base64 import b64encode
 from collections import Counter
 
-DOORS = "guard-launch", "guard-stop"
-CREATE = b"POST /v1.45/containers/create HTTP/1.1\r\nHost: guard\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+CREATE = b"/v1.45/containers/create"
 BODY = b'{"Image": "alpine", "HostConfig": {"Privileged": true, "Binds": ["/:/host"]}}'
-REFUSED = (
-    CREATE % len(BODY) + BODY,
-    b"GET /v1.45/containers/json HTTP/1.1\r\nHost: guard\r\n\r\n",
-    b"GET /version HTTP/1.1\r\nX: " + b"x" * 60_000 + b"\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 no HTTP \r\n\r\n",
-)
+LONG = b"X: " + b"x" * 60_000
+GUESS = b"Authorization: Basic " + b64encode(b"dagster:a guess")
+NO_HTTP = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 no HTTP \r\n\r\n"
+
+
+def get(path, *headers):
+    return b"\r\n".join([b"GET %s HTTP/1.1" % path, b"Host: localhost", *headers, b"\r\n"])
+
+
+# Where to, what a slow client never finishes, and what a hostile one sends.
+TARGETS = {
+    "guard": (
+        [("guard-launch", 2375), ("guard-stop", 2375)],
+        HEAD % (CREATE, 200_000),
+        [HEAD % (CREATE, len(BODY)) + BODY, get(b"/v1.45/containers/json"),
+         get(b"/version", LONG), NO_HTTP],
+    ),
+    "edge": (
+        [("edge", 8080)],
+        HEAD % (b"/sign-in", 200_000),
+        [get(b"/", GUESS), get(b"/graphql?query=mutation"), get(b"/", LONG), NO_HTTP],
+    ),
+}  # fmt: skip
+doors, unfinished, refused = TARGETS[sys.argv[1]]
 seen = Counter()
 
 
@@ -28,8 +47,7 @@ async def idle(reader, writer, number):
 
 async def slow(reader, writer, number):
     # Half of a head, or of the largest body; then a byte a second.
-    head = CREATE % 200_000
-    writer.write(head[:60] if number % 2 else head + b" " * 100_000)
+    writer.write(unfinished[:60] if number % 2 else unfinished + b" " * 100_000)
     while not reader.at_eof():
         writer.write(b" ")
         await writer.drain()
@@ -37,7 +55,7 @@ async def slow(reader, writer, number):
 
 
 async def hostile(reader, writer, number):
-    writer.write(REFUSED[number // 3 % len(REFUSED)])
+    writer.write(refused[number // 3 % len(refused)])
     seen[(await reader.readline()).decode()[9:12]] += 1
 
 
@@ -46,7 +64,7 @@ async def client(number, begun):
     while True:
         writer = None
         try:
-            reader, writer = await asyncio.open_connection(DOORS[number // 12 % 2], 2375)
+            reader, writer = await asyncio.open_connection(*doors[number // 12 % len(doors)])
             seen[kind.__name__] += 1
             begun.release()
             await kind(reader, writer, number)
@@ -72,4 +90,4 @@ async def main(count, seconds):
         print(json.dumps(seen))
 
 
-asyncio.run(main(*map(int, sys.argv[1:])))
+asyncio.run(main(*map(int, sys.argv[2:])))

@@ -1,0 +1,52 @@
+"""2,000 connections that are idle, slow or hostile do not stop a launch that happens meanwhile."""
+
+import json
+from pathlib import Path
+
+import pytest
+from harness import docker, wait_until
+
+HOSTILE_CLIENTS = Path(__file__).with_name("hostile_clients.py").read_text()
+# Whom they attack, from which networks, and what they are told.
+ATTACKS = {
+    "guard": (["guard-launch", "guard-stop"], {"403", "400"}),
+    "edge": (["edge"], {"401", "429", "400", "431"}),
+}
+
+
+@pytest.mark.parametrize("target", ATTACKS)
+def test_2000_hostile_and_slow_connections_do_not_stop_a_launch_and_a_termination(stack, target):
+    networks, answers = ATTACKS[target]
+    service = stack.container_of(target)
+    before = stack.inspect(service)
+    image = stack.config["services"]["code_location"]["image"]
+    # Half a core: what is tested is the service, not how many processes share this machine.
+    clients = docker(
+        "create", f"--network={stack.name}_{networks[0]}", "--cpus=0.5", image,
+        "python", "-c", HOSTILE_CLIENTS, target, "2000", "240",
+    ).strip()  # fmt: skip
+    for network in networks[1:]:
+        docker("network", "connect", f"{stack.name}_{network}", clients)
+    try:
+        docker("start", clients)
+        wait_until(lambda: "begun" in docker("logs", clients), "2,000 connections")
+        stack.run("process_numbers")
+        run = stack.launch("hang")
+        wait_until(lambda: stack.status_of(run) == "STARTED", "the run")
+        stack.graphql(
+            "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run
+        )
+        assert stack.finished(run) == "CANCELED"
+        # They are at it still, or it would not have been meanwhile.
+        assert stack.inspect(clients)["State"]["Running"]
+        docker("kill", "--signal=INT", clients)
+        stack.ended(clients)
+        seen = json.loads(docker("logs", clients).splitlines()[-1])
+    finally:
+        docker("rm", "--force", clients)
+    assert min(seen["idle"], seen["slow"], seen["hostile"]) > 600
+    assert answers <= set(seen), seen
+    after = stack.inspect(service)
+    assert after["State"]["StartedAt"] == before["State"]["StartedAt"]
+    assert (after["RestartCount"], after["State"]["OOMKilled"]) == (before["RestartCount"], False)
+    assert after["State"]["Health"]["Status"] == "healthy"
