@@ -41,7 +41,10 @@ if [ ! -s "$SERVER_DIR/passwords.sql" ]; then
     done)
     if [ -n "$volume_major" ]; then
         echo "prepare: the volume with the database passwords is gone; setting new ones"
-        set_passwords <<<"$passwords"
+        if ! set_passwords <<<"$passwords"; then
+            echo "prepare: refused: the roles in the volume postgres-data are not this stack's, or it cannot be read: the reason is above. Bring back the volume that belongs here, or start with an empty one (make destroy)." >&2
+            exit 1
+        fi
     fi
     write "$SERVER_DIR/passwords.sql" postgres <<<"$passwords"
 fi
