@@ -24,9 +24,9 @@ WORLD = "world"
 LAUNCH, STOP = "guard on guard-launch", "guard on guard-stop"
 REACHES = {
     "edge": {"sign_in", "webserver", "webserver_viewer", WORLD},
-    "sign_in": {"edge"},
-    "webserver": {"edge", "webserver_viewer", "code_location", "postgres", STOP},
-    "webserver_viewer": {"edge", "webserver", "code_location", "postgres"},
+    "sign_in": {"edge", "webserver", "webserver_viewer"},
+    "webserver": {"edge", "sign_in", "webserver_viewer", "code_location", "postgres", STOP},
+    "webserver_viewer": {"edge", "sign_in", "webserver", "code_location", "postgres"},
     "daemon": {"code_location", "postgres", LAUNCH},
     "code_location": {"postgres", WORLD},
     "postgres": {"code_location", WORLD},

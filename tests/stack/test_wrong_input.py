@@ -74,6 +74,8 @@ def test_a_database_of_another_major_version_is_refused_and_left_alone(new_stack
     assert "POSTGRES_IMAGE" in line
     listing = docker("run", "--rm", f"--volume={volume}:/v", "--entrypoint=ls", image, "-A", "/v")
     assert listing.split() == ["PG_VERSION"]
+    # Its networks: Docker has addresses for about thirty.
+    stack.verb("destroy", FORCE="1")
 
 
 def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(new_stack):

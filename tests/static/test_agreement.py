@@ -126,7 +126,13 @@ def credentials(mounts):
 def test_everybody_finds_the_password_of_their_own_role_and_no_other():
     """libpq ignores a missing passfile silently and then fails to sign in."""
     folder = str(Path(POSTGRES["params"]["passfile"]).parent)
-    for service, role in {"migrate": "owner", "webserver": "control", "daemon": "control"}.items():
+    roles = {
+        "migrate": "owner",
+        "webserver": "control",
+        "daemon": "control",
+        "webserver_viewer": "viewer",
+    }
+    for service, role in roles.items():
         assert SERVICES[service]["environment"]["DATABASE_ROLE"] == f"dagster_{role}"
         assert credentials(volumes(service)) == {folder: f"{role}-credentials"}
     for location in LOCATIONS:
