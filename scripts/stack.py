@@ -346,9 +346,10 @@ def up(stack: Stack) -> None:
         problems = [problem for problem in stack.problems() if "has no container" not in problem]
         # What never started waits for what failed, and says nothing by itself.
         failed = [problem for problem in problems if ": created," not in problem]
-        raise StackError(
-            "not everything started: " + " | ".join(failed or problems or [done.stderr.strip()])
-        )
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        if "address pool" in last:
+            last += " (docs/operations.md, Several stacks on one machine)"
+        raise StackError("not everything started: " + " | ".join(failed or problems or [last]))
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.url} (make credentials)")
     if stack.address[0] not in (LOCALHOST, "::1") and not stack.domain:
         say(f"warning: published on {stack.address[0]} without TLS: whoever is on the way there can"
