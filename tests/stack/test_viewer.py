@@ -86,7 +86,7 @@ def test_the_viewer_s_websocket_listens_and_launches_nothing(stack, viewer, laun
         async with (
             aiohttp.ClientSession() as session,
             session.ws_connect(
-                f"{stack.url}/graphql", protocols=["graphql-ws"], headers=viewer, timeout=60
+                f"{stack.url}/graphql", protocols=["graphql-ws"], headers=viewer
             ) as socket,
         ):
             await socket.send_json({"type": "connection_init", "payload": {}})
