@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRA_DEFINITIONS = ROOT / "tests/stack/extra_definitions.py"
 
 # The operator's commands are scripts, not a package.
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
@@ -36,6 +35,8 @@ def stack(new_stack):
     It has one more file in code_location/: jobs that hang, fail and talk, which nobody wants in
     their UI.
     """
+    from harness import EXTRA_DEFINITIONS
+
     made = new_stack(
         "dagster-test",
         NOTIFICATION_WEBHOOK_URL="http://webhook:8080/",

@@ -14,6 +14,7 @@ from demo import FINAL, RUN
 from stack import Stack, StackError, docker
 
 ROOT = Path(__file__).resolve().parents[1]
+EXTRA_DEFINITIONS = ROOT / "tests/stack/extra_definitions.py"
 # What TestStack.as_role runs, in the code location's image.
 CLIENT = """
 import json, sys, psycopg2

@@ -3,8 +3,7 @@
 import shutil
 
 import pytest
-from conftest import EXTRA_DEFINITIONS
-from harness import docker, wait_until
+from harness import EXTRA_DEFINITIONS, docker, wait_until
 from test_forged_runs import said_of
 
 

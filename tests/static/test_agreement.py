@@ -300,6 +300,11 @@ def test_the_networks_are_those_described():
         assert named == listed, name
 
 
+def test_what_losing_a_volume_costs_is_described():
+    rows = re.findall(r"^\| (`.*) \| .* \| .* \|$", text("docs/operations.md"), re.M)
+    assert set(COMPOSE["volumes"]) == set(re.findall(r"`([a-z0-9-]+)`", " ".join(rows)))
+
+
 def test_the_edge_finds_the_web_servers_where_they_listen():
     """On that network only: whoever reaches a web server may do everything."""
     for name in ("webserver", "webserver_viewer"):
