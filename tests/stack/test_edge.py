@@ -194,7 +194,7 @@ def test_a_host_that_is_not_ours_is_refused(stack, host, path):
     assert "ALLOWED_HOSTS" in response.text
 
 
-@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]"])
 def test_the_ui_s_own_requests_go_through(stack, name):
     host = f"{name}:{stack.address[1]}"
     ours = {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
