@@ -27,9 +27,9 @@ async def idle(reader, writer, number):
 
 
 async def slow(reader, writer, number):
-    # Half of a head, or of the largest body; then a byte a second.
-    head = CREATE % 200_000
-    writer.write(head[:60] if number % 2 else head + b" " * 100_000)
+    # Half of a head, or most of the largest body; then a byte a second.
+    head = CREATE % 131_000
+    writer.write(head + b" " * 130_000 if number // 3 % 4 else head[:60])
     while not reader.at_eof():
         writer.write(b" ")
         await writer.drain()

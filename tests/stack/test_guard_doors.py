@@ -124,8 +124,6 @@ def test_2000_hostile_and_slow_connections_do_not_stop_a_launch_and_a_terminatio
     finally:
         docker("rm", "--force", clients)
     assert min(seen["idle"], seen["slow"], seen["hostile"]) > 600
-    assert seen["403"]
-    assert seen["400"]
     after = stack.inspect(guard)
     assert after["State"]["StartedAt"] == before["State"]["StartedAt"]
     assert (after["RestartCount"], after["State"]["OOMKilled"]) == (before["RestartCount"], False)
