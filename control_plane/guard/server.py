@@ -190,7 +190,8 @@ class Door(web.Server):
         try:
             handler, match = self._route(request.method, path)
             body = await _body(request)
-            self.awaited.pop(request.protocol, None)
+            if not self.awaited.pop(request.protocol, None):
+                raise Refused("the connection is closed: nothing is made for who has gone")
             status, answer = await handler(match, body)
         except Refused as refusal:
             decision, reason, status = "refused", str(refusal), 403

@@ -27,13 +27,13 @@ def get(path, *headers):
 TARGETS = {
     "guard": (
         [("guard-launch", 2375), ("guard-stop", 2375)],
-        HEAD % (CREATE, 200_000),
+        HEAD % (CREATE, 131_000),
         [HEAD % (CREATE, len(BODY)) + BODY, get(b"/v1.45/containers/json"),
          get(b"/version", LONG), NO_HTTP],
     ),
     "edge": (
         [("edge", 8080)],
-        HEAD % (b"/sign-in", 200_000),
+        HEAD % (b"/sign-in", 131_000),
         [get(b"/", GUESS), get(b"/graphql?query=mutation"), get(b"/", LONG), NO_HTTP],
     ),
 }  # fmt: skip
@@ -46,8 +46,8 @@ async def idle(reader, writer, number):
 
 
 async def slow(reader, writer, number):
-    # Half of a head, or of the largest body; then a byte a second.
-    writer.write(unfinished[:60] if number % 2 else unfinished + b" " * 100_000)
+    # Half of a head, or most of the largest body; then a byte a second.
+    writer.write(unfinished + b" " * 130_000 if number // 3 % 4 else unfinished[:60])
     while not reader.at_eof():
         writer.write(b" ")
         await writer.drain()
