@@ -279,4 +279,5 @@ def test_200_files_dropped_while_the_daemon_is_killed_become_200_runs_none_twice
         runIds: $ids, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename } }"""
     stack.graphql(cancel, ids=[run["runId"] for run in runs])
     for container in stack.run_containers(running_only=True).values():
-        docker("kill", container)
+        # Some have ended by now.
+        subprocess.run(["docker", "kill", container], capture_output=True, check=False)
