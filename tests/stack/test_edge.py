@@ -127,6 +127,12 @@ ATTACKS = {
         "/graphql",
         {**JSON, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
     ),
+    "a form from another site, elsewhere": (
+        403,
+        "POST",
+        "/sign-out",
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ),
     "a WebSocket of another origin": (
         403,
         "GET",
