@@ -1,6 +1,9 @@
+import json
 import shutil
 import sys
+import uuid
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -46,6 +49,24 @@ def stack(new_stack):
     done = made.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
     return made
+
+
+@pytest.fixture
+def launch():
+    """A mutation that launches a run: as JSON, as a query string, and what marks the run."""
+    from stack import LAUNCH
+
+    mark = str(uuid.uuid4())
+    selector = {
+        "repositoryLocationName": "code_location",
+        "repositoryName": "__repository__",
+        "jobName": "process_numbers",
+    }
+    tags = {"tags": [{"key": "mark", "value": mark}]}
+    params = {"selector": selector, "runConfigData": {}, "executionMetadata": tags}
+    variables = {"params": params}
+    in_url = f"query={quote(LAUNCH)}&variables={quote(json.dumps(variables))}"
+    return json.dumps({"query": LAUNCH, "variables": variables}), in_url, mark
 
 
 @pytest.hookimpl(hookwrapper=True)

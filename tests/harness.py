@@ -72,6 +72,12 @@ class TestStack(Stack):
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def runs_marked(self, mark):
+        """Runs that the mutation of the fixture `launch` made."""
+        query = """query Marked($mark: String!) { runsOrError(filter: {
+            tags: [{key: "mark", value: $mark}]}) { ... on Runs { results { runId } } } }"""
+        return self.graphql(query, mark=mark)["runsOrError"]["results"]
+
     def status_of(self, run_id):
         return self.graphql(RUN, id=run_id)["runOrError"]["status"]
 

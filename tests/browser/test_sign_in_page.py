@@ -1,15 +1,11 @@
 """Signing in, in a browser; and what pages of other origins cannot do to somebody signed in."""
 
 import http.server
-import json
 import threading
-import uuid
 from contextlib import contextmanager
-from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
-from stack import LAUNCH
 
 # What a page can do to another origin without asking first; that the answer is kept from it is no
 # comfort. Each gets the UI's URL, and the mutation as JSON and as a query string.
@@ -41,24 +37,6 @@ def carry_out(page, attack, stack, launch):
     page.evaluate(script, [stack.url, as_json, in_url])
 
 
-@pytest.fixture
-def launch():
-    """A mutation that launches a run with a tag: as JSON, as a query string, the tag's value."""
-    mark = str(uuid.uuid4())
-    params = {
-        "selector": {
-            "repositoryLocationName": "code_location",
-            "repositoryName": "__repository__",
-            "jobName": "process_numbers",
-        },
-        "runConfigData": {},
-        "executionMetadata": {"tags": [{"key": "mark", "value": mark}]},
-    }
-    variables = {"params": params}
-    in_url = f"query={quote(LAUNCH)}&variables={quote(json.dumps(variables))}"
-    return json.dumps({"query": LAUNCH, "variables": variables}), in_url, mark
-
-
 @contextmanager
 def other_origin(content="<h1>Kittens</h1>"):
     """A page of another origin: of another port only, so that cookies are sent along."""
@@ -80,18 +58,12 @@ def other_origin(content="<h1>Kittens</h1>"):
     server.server_close()
 
 
-def marked(stack, mark):
-    query = """query Marked($mark: String!) { runsOrError(filter: {
-        tags: [{key: "mark", value: $mark}]}) { ... on Runs { results { runId } } } }"""
-    return stack.graphql(query, mark=mark)["runsOrError"]["results"]
-
-
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_page_of_another_origin_can_launch_nothing(page, stack, launch, attack):
     with other_origin() as elsewhere:
         page.goto(elsewhere)
         carry_out(page, attack, stack, launch)
-    assert not marked(stack, launch[-1])
+    assert not stack.runs_marked(launch[-1])
     query = """{ assetOrError(assetKey: {path: ["attacked"]}) { ... on Asset {
         assetMaterializations { timestamp } } } }"""
     assert not stack.graphql(query)["assetOrError"].get("assetMaterializations")
@@ -100,7 +72,7 @@ def test_a_page_of_another_origin_can_launch_nothing(page, stack, launch, attack
 def test_the_same_from_the_ui_s_own_page_launches(page, stack, launch):
     """Else the test above would show nothing."""
     carry_out(page, "JSON", stack, launch)
-    assert len(marked(stack, launch[-1])) == 1
+    assert len(stack.runs_marked(launch[-1])) == 1
 
 
 def test_only_the_ui_s_own_page_can_open_the_websocket(page, stack):
@@ -121,7 +93,7 @@ def test_a_form_of_another_origin_can_launch_nothing(page, stack, launch):
             [f"{stack.url}/graphql?{in_url}"],
         )
         expect(page.locator("body")).to_contain_text("refused: from a page of another origin")
-    assert not marked(stack, mark)
+    assert not stack.runs_marked(mark)
 
 
 def test_no_other_page_can_frame_the_ui(page, stack):
@@ -165,4 +137,4 @@ def test_a_viewer_sees_runs_and_cannot_launch_one(visit, stack, launch):
     expect(page.get_by_role("tab", name="Launchpad")).to_be_disabled()
     # Past the buttons, with the viewer's own session.
     carry_out(page, "JSON", stack, launch)
-    assert not marked(stack, launch[-1])
+    assert not stack.runs_marked(launch[-1])

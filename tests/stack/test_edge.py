@@ -5,12 +5,10 @@ All requests here are signed in. Each attack asks for a run, so that what got th
 
 import http.client
 import json
-import uuid
 from contextlib import suppress
-from urllib.parse import quote
 
 import pytest
-from stack import LAUNCH, OPERATOR, basic
+from stack import OPERATOR, basic
 
 JSON = {"Content-Type": "application/json"}
 WEBSOCKET = {
@@ -41,35 +39,6 @@ def ask(stack, method, path, headers=(), body=b"", *, host=None, sign_in=True):
     response.text = response.read(100_000).decode() if response.status != 101 else ""
     connection.close()
     return response
-
-
-@pytest.fixture
-def launch():
-    """A GraphQL mutation that launches a run with a tag; the tag's value."""
-    mark = str(uuid.uuid4())
-    selector = {
-        "repositoryLocationName": "code_location",
-        "repositoryName": "__repository__",
-        "jobName": "process_numbers",
-    }
-    params = {
-        "selector": selector,
-        "runConfigData": {},
-        "executionMetadata": {"tags": [{"key": "mark", "value": mark}]},
-    }
-    return json.dumps({"query": LAUNCH, "variables": {"params": params}}), mark
-
-
-def in_url(body):
-    """The same mutation as a query string."""
-    asked = json.loads(body)
-    return f"query={quote(asked['query'])}&variables={quote(json.dumps(asked['variables']))}"
-
-
-def runs_marked(stack, mark):
-    query = """query Marked($mark: String!) { runsOrError(filter: {
-        tags: [{key: "mark", value: $mark}]}) { ... on Runs { results { runId } } } }"""
-    return stack.graphql(query, mark=mark)["runsOrError"]["results"]
 
 
 # Name: status, method, path, headers; {url} is the mutation as a query string. The body is the
@@ -157,25 +126,25 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_is_refused_and_launches_nothing(stack, launch, attack):
     status, method, path, headers = ATTACKS[attack]
-    body, mark = launch
+    body, in_url, mark = launch
     response = ask(
         stack,
         method,
-        path.format(url=in_url(body)),
+        path.format(url=in_url),
         headers,
         b"" if "{url}" in path or method == "OPTIONS" else body.encode(),
     )
     assert (response.status, response.text.count("\n")) == (status, 0), response.text
     assert response.text, "a refusal says why"
     assert response.getheader("Access-Control-Allow-Origin") is None
-    assert not runs_marked(stack, mark)
+    assert not stack.runs_marked(mark)
 
 
 @pytest.mark.parametrize("attack", ["a link with a mutation", "plain text that mentions JSON"])
 def test_without_the_edge_the_attack_works(stack, launch, attack):
     """Else the tests above would show nothing."""
     _, method, path, headers = ATTACKS[attack]
-    body, mark = launch
+    body, in_url, mark = launch
     program = (
         "import sys, json, urllib.request as r\n"
         "method, path, headers, body = sys.argv[1:]\n"
@@ -185,9 +154,9 @@ def test_without_the_edge_the_attack_works(stack, launch, attack):
     in_path = "{url}" in path
     stack.compose(
         "exec", "--no-TTY", "webserver", "python", "-c", program,
-        method, path.format(url=in_url(body)), json.dumps(headers), "" if in_path else body,
+        method, path.format(url=in_url), json.dumps(headers), "" if in_path else body,
     )  # fmt: skip
-    assert len(runs_marked(stack, mark)) == 1
+    assert len(stack.runs_marked(mark)) == 1
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", ""])

@@ -7,9 +7,7 @@ import aiohttp
 import pytest
 from harness import wait_until
 from stack import basic
-from test_edge import JSON, ask, in_url, launch, runs_marked
-
-__all__ = ["launch"]  # a fixture
+from test_edge import JSON, ask
 
 CHANGES = {
     "launching a run": None,
@@ -47,14 +45,14 @@ def test_the_viewer_sees_runs_and_what_they_printed(stack, viewer):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_viewer_changes_nothing(stack, viewer, launch, change):
-    body, mark = launch
+    body, _, mark = launch
     run = stack.run("process_numbers")
     if CHANGES[change]:
         body = json.dumps({"query": CHANGES[change].replace("%s", run)})
     answer = ask(stack, "POST", "/graphql", {**JSON, **viewer}, body.encode(), sign_in=False)
     (kind,) = [value["__typename"] for value in json.loads(answer.text)["data"].values()]
     assert kind == "UnauthorizedError"
-    assert not runs_marked(stack, mark)
+    assert not stack.runs_marked(mark)
     assert stack.status_of(run) == "SUCCESS"
 
 
@@ -72,14 +70,14 @@ def test_the_viewer_stops_no_run(stack, viewer):
 
 
 def test_the_viewer_s_get_is_refused_at_the_edge(stack, viewer, launch):
-    body, mark = launch
-    answer = ask(stack, "GET", f"/graphql?{in_url(body)}", viewer, sign_in=False)
+    _, in_url, mark = launch
+    answer = ask(stack, "GET", f"/graphql?{in_url}", viewer, sign_in=False)
     assert answer.status == 400
-    assert not runs_marked(stack, mark)
+    assert not stack.runs_marked(mark)
 
 
 def test_the_viewer_s_websocket_listens_and_launches_nothing(stack, viewer, launch):
-    body, mark = launch
+    body, _, mark = launch
 
     async def say(query):
         """What the server says to a query over a WebSocket, until it has said enough."""
@@ -104,7 +102,7 @@ def test_the_viewer_s_websocket_listens_and_launches_nothing(stack, viewer, laun
     assert "RunSuccessEvent" in json.dumps(heard)
     refused = asyncio.run(say(json.loads(body)))
     assert "LaunchRunSuccess" not in json.dumps(refused)
-    assert not runs_marked(stack, mark)
+    assert not stack.runs_marked(mark)
 
 
 def test_the_viewer_cannot_report(stack, viewer):
