@@ -18,7 +18,7 @@ if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
     exit 1
 fi
 
-new_password() { head -c 32 /dev/urandom | base64 | tr -d '\n/+='; }
+new_password() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n='; }
 write() { # file, owner; content from stdin; whole or not at all
     install --mode 0600 --owner "$2" --group "$2" /dev/stdin "$1.new"
     mv "$1.new" "$1"
