@@ -28,8 +28,8 @@ destroy: setup ## stop the stack and delete its data, after asking (FORCE=1 does
 status: setup ## each part's health; exit status 1 when something is wrong
 	@python3 scripts/stack.py status
 
-credentials: setup ## where and as whom to sign in (AS=viewer: as somebody who can only look)
-	@python3 scripts/stack.py credentials $(AS)
+credentials: setup ## where and as whom to sign in (FOR=viewer: as somebody who can only look)
+	@python3 scripts/stack.py credentials $(FOR)
 
 logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run's container
 	@python3 scripts/stack.py logs $(RUN)

@@ -138,6 +138,11 @@ class Stack:
             return f"https://{self.domain}" + (f":{port}" if port != 443 else "")
         return f"http://{LOCALHOST if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
 
+    @property
+    def with_all_profiles(self) -> Stack:
+        """The same stack; Compose overlooks containers of profiles that are not switched on."""
+        return Stack(self.root, {**self.environment, "COMPOSE_PROFILES": "*"})
+
     @cached_property
     def password(self) -> str:
         """The operator's; raises StackError when the stack is not up."""
@@ -339,6 +344,7 @@ def up(stack: Stack) -> None:
     if built.returncode:
         sys.stderr.write(built.stderr or "")
         raise StackError("an image could not be built: the reason is above")
+    remove_switched_off(stack)
     say("starting, and waiting until every part is healthy")
     started = time.monotonic()
     done = stack.compose("up", "--detach", "--wait", "--remove-orphans", check=False)
@@ -357,6 +363,15 @@ def up(stack: Stack) -> None:
     errors = stack.location_errors()
     if errors:
         raise StackError(" | ".join(errors))
+
+
+def remove_switched_off(stack: Stack) -> None:
+    """Removes services of profiles that were on at the last start and are not any more."""
+    everything = stack.with_all_profiles
+    off = sorted(set(everything.services()) - set(stack.config["services"]))
+    if off:
+        say(f"removing what is switched off: {', '.join(off)}")
+        everything.compose("rm", "--stop", "--force", *off)
 
 
 def refuse_taken_port(stack: Stack) -> None:
@@ -386,7 +401,8 @@ def down(stack: Stack, *, volumes: bool = False) -> None:
     run_containers = stack.run_containers()
     if run_containers:
         docker("rm", "--force", *run_containers.values())
-    stack.compose("down", "--remove-orphans", *(["--volumes"] if volumes else []))
+    everything = stack.with_all_profiles
+    everything.compose("down", "--remove-orphans", *(["--volumes"] if volumes else []))
     say(f"{stack.name} is down, its data {'deleted' if volumes else 'kept'}")
 
 

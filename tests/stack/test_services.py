@@ -106,6 +106,22 @@ def test_credentials_are_three_lines(stack):
     assert lines[0] == f"DAGSTER_URL={stack.url}"
 
 
+@pytest.mark.parametrize("user", ["dagster", "viewer"])
+def test_make_prints_the_credentials(stack, user):
+    """Through make: it has variables of its own that a verb's must not be called like."""
+    whose = [] if user == "dagster" else [f"FOR={user}"]
+    done = subprocess.run(
+        ["make", "--silent", "credentials", *whose],
+        cwd=stack.root, env=stack.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"DAGSTER_URL={stack.url}",
+        f"DAGSTER_USER={user}",
+        f"DAGSTER_PASSWORD={stack.password_of(user)}",
+    ]
+
+
 def test_destroy_does_not_delete_unasked(stack):
     done = stack.verb("destroy")
     assert done.returncode == 1
@@ -133,6 +149,14 @@ def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     run = second.run("process_numbers")
     assert run not in history(stack)
     assert stack.is_healthy()
-    assert second.verb("destroy", FORCE="1").returncode == 0
+    # A profile that is switched off is gone at the next start, and with the stack.
+    ours = "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={second.name}"
+    without = set(docker(*ours).split())
+    for last in ("up", "destroy"):
+        viewer = second.verb("up", COMPOSE_PROFILES="viewer")
+        assert viewer.returncode == 0, viewer.stderr
+        assert len(docker(*ours).split()) == len(without) + 1
+        assert second.verb(last, FORCE="1").returncode == 0
+        assert len(docker(*ours).split()) == (len(without) if last == "up" else 0)
     left = docker("volume", "ls", "--quiet", "--filter", f"name={second.name}_")
     assert left == ""
