@@ -133,7 +133,9 @@ def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     """`docker compose up -d --wait` with no .env and no make, where engine and images are there."""
     second = new_stack("dagster-test-plain")
     second.compose("build")
-    (second.root / ".machine.env").unlink()
+    of_the_machine = second.root / ".machine.env"
+    settings = of_the_machine.read_text()
+    of_the_machine.unlink()
     plain = second.environment | {"PYTHON_IMAGE": "", "POSTGRES_IMAGE": ""}
     done = subprocess.run(
         ["docker", "compose", "up", "--detach", "--wait"],
@@ -149,6 +151,7 @@ def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     run = second.run("process_numbers")
     assert run not in history(stack)
     assert stack.is_healthy()
+    of_the_machine.write_text(settings)
     # A profile that is switched off is gone at the next start, and with the stack.
     ours = "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={second.name}"
     without = set(docker(*ours).split())
