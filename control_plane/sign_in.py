@@ -1,9 +1,9 @@
-"""Who is asking: answers the edge's question for every request (Caddy's `forward_auth`).
+"""Sign-in page and session check. The edge asks it about every request (Caddy's `forward_auth`).
 
 The gap: Dagster's web server has no sign-in at all. Caddy's own (`basic_auth`) has no page, no
 signing out and no limit on guesses, and takes most of a second of CPU for each, so that a few
 hundred guesses stop everybody's work. Could be deleted for any identity provider that speaks
-`forward_auth` (docs/security.md, Single sign-on): this answers as such a one would.
+`forward_auth` (docs/security.md, Single sign-on): it implements the same protocol.
 
 People sign in on a page and get a session; API clients send Basic credentials with each request.
 Passwords are only ever generated (256 random bits, by `prepare`), which is why a fast comparison
@@ -18,16 +18,19 @@ import html
 import ipaddress
 import json
 import os
+import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+
+from control_plane.websocket_relay import Relay
 
 PORT = 8000
 # A file for each user, with the password.
@@ -38,9 +41,15 @@ SESSION_SECONDS = 12 * 3600
 # How many wrong passwords an address may try at once, and how long it waits for each further one.
 GUESSES = 10
 SECONDS_PER_GUESS = 30
-# Of sessions, and of addresses: beyond it the oldest are forgotten.
+# Addresses with wrong passwords; beyond it the oldest are forgotten.
 MEMORY = 10_000
+# Sessions of one user, and addresses that the user has signed in from; beyond it the user's oldest
+# are forgotten. No user can push out another's.
+MEMORY_PER_USER = 500
 MAX_FORM_BYTES = 4096
+# Where a browser is sent after signing in: a path of this origin, in printable ASCII. To a browser
+# `//host`, `/\host` and `/<tab>/host` are other hosts.
+GOAL = re.compile(r"/([!-.0-[\]-~][!-[\]-~]*)?")
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -53,10 +62,15 @@ PAGE = """<!doctype html>
 </style>
 <form method="post"><h1>Dagster</h1>{fields}<button>{title}</button></form></html>
 """
-FIELDS = """<p role="alert">{problem}</p><input type="hidden" name="next" value="{goal}">
+FIELDS = """<p role="alert">{problem}</p>{hint}<input type="hidden" name="next" value="{goal}">
 <label>User <input name="user" value="dagster" autocomplete="username" required></label>
 <label>Password <input name="password" type="password" autocomplete="current-password"
  autofocus required></label>"""
+# Browsers send a cookie to every port of a host. Any other server on a loopback address that the
+# user visits would get the session; the stack's own name is used by this stack alone.
+HINT = """<p>Better sign in at <a href="{url}/sign-in">{url}</a>: at this address other servers on
+this machine get your session as well.</p>"""
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 # The page needs its own style and its own form, and nothing from anywhere.
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
 
@@ -68,13 +82,15 @@ class TooManyGuesses(Exception):
 class Guesses:
     """How many wrong passwords each address may still try.
 
-    Whoever was right from an address before is not held up by others there: on one machine, and
-    behind one router, everybody has the same address.
+    A user who has signed in from an address before is exempt from its rate limit: on one machine,
+    and behind one router, all users have the same address.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, users: Iterable[str]) -> None:
         self.left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self.right: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        # By user: addresses, with the digest of what was right.
+        self.right: dict[str, OrderedDict[tuple[str, bytes], None]]
+        self.right = {user: OrderedDict() for user in users}
 
     def seconds_to_wait(self, address: str) -> float:
         """How long until the address may guess again; 0 if it may now."""
@@ -83,7 +99,7 @@ class Guesses:
     def count_wrong(self, address: str) -> None:
         """Takes one guess from an address."""
         left = self._left(address)
-        _put(self.left, address, (left - 1, time.monotonic()))
+        _put(self.left, address, (left - 1, time.monotonic()), MEMORY)
 
     def _left(self, address: str) -> float:
         left, since = self.left.get(address, (GUESSES, 0.0))
@@ -93,12 +109,14 @@ class Guesses:
 class SignIn:
     """The users, their sessions, and what wrong passwords cost."""
 
-    def __init__(self, users: Mapping[str, str], cookie: str) -> None:
-        """Takes the users' passwords by name, and the name of the session's cookie."""
+    def __init__(self, users: Mapping[str, str], cookie: str, ui_url: str = "") -> None:
+        """Takes the users' passwords by name, the name of the session's cookie, and UI_URL."""
+        self.ui_url = ui_url
         self.digests = {user: _digest(user, password) for user, password in users.items()}
         self.cookie = cookie
-        self.guesses = Guesses()
-        self.sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self.guesses = Guesses(users)
+        # By user: when each session ends, by its token.
+        self.sessions: dict[str, OrderedDict[str, float]] = {user: OrderedDict() for user in users}
 
     def is_right(self, address: str, user: str, password: str) -> bool:
         """Whether the password is the user's.
@@ -108,10 +126,10 @@ class SignIn:
         """
         given = _digest(user, password)
         seconds = self.guesses.seconds_to_wait(address)
-        if seconds and (address, given) not in self.guesses.right:
+        if seconds and (address, given) not in self.guesses.right.get(user, ()):
             raise TooManyGuesses(int(seconds) + 1)
         if hmac.compare_digest(given, self.digests.get(user, b"")):
-            _put(self.guesses.right, (address, given), None)
+            _put(self.guesses.right[user], (address, given), None, MEMORY_PER_USER)
             return True
         self.guesses.count_wrong(address)
         say("wrong password", address=address, user=user[:80])
@@ -120,13 +138,14 @@ class SignIn:
     def open_session(self, user: str) -> str:
         """Returns the new session's token."""
         token = secrets.token_urlsafe(32)
-        _put(self.sessions, token, (user, time.monotonic() + SESSION_SECONDS))
+        until = time.monotonic() + SESSION_SECONDS
+        _put(self.sessions[user], token, until, MEMORY_PER_USER)
         return token
 
     def user_of(self, token: str) -> str | None:
-        """Whose session it is; None if it is nobody's, or over."""
-        user, until = self.sessions.get(token, ("", 0.0))
-        return user if time.monotonic() < until else None
+        """The user of a session; None if there is no such session, or it is over."""
+        now = time.monotonic()
+        return next((u for u, opened in self.sessions.items() if now < opened.get(token, 0)), None)
 
     async def verify(self, request: web.Request) -> web.Response:
         """The edge's question: 2xx lets the request through, anything else is its answer."""
@@ -148,19 +167,18 @@ class SignIn:
 
     async def show_sign_in(self, request: web.Request) -> web.Response:
         """The page to sign in on."""
-        return _page("Sign in", FIELDS, goal=request.query.get("next", "/"), problem="")
+        return self._sign_in_page(request, request.query.get("next", "/"))
 
     async def sign_in(self, request: web.Request) -> web.Response:
         """Opens a session and goes on to the page that was asked for."""
-        posted = await request.post()
-        user, password, goal = (str(posted.get(name, "")) for name in ("user", "password", "next"))
+        posted = await _form(request)
+        user, password, goal = (posted.get(name, "") for name in ("user", "password", "next"))
         if not self.is_right(_address(request), user, password):
-            problem = "Wrong user or password"
-            return _page("Sign in", FIELDS, status=401, goal=goal, problem=problem)
+            return self._sign_in_page(request, goal, "Wrong user or password")
         say("signed in", address=_address(request), user=user)
-        # A page of ours: to a browser `//host` and `/\host` are another host's.
-        is_ours = goal.startswith("/") and goal[1:2] not in ("/", "\\")
-        answer = web.Response(status=303, headers={"Location": goal if is_ours else "/"})
+        answer = web.Response(
+            status=303, headers={"Location": goal if GOAL.fullmatch(goal) else "/"}
+        )
         answer.set_cookie(
             self.cookie,
             self.open_session(user),
@@ -172,13 +190,21 @@ class SignIn:
         )
         return answer
 
+    def _sign_in_page(self, request: web.Request, goal: str, problem: str = "") -> web.Response:
+        name = request.host.rpartition(":")[0] or request.host
+        is_shared = name in LOOPBACK and urlsplit(self.ui_url).hostname not in LOOPBACK
+        hint = HINT.format(url=html.escape(self.ui_url)) if is_shared else ""
+        escaped = {"goal": html.escape(goal), "problem": problem, "hint": hint}
+        return _page("Sign in", FIELDS.format(**escaped), status=401 if problem else 200)
+
     async def show_sign_out(self, _: web.Request) -> web.Response:
         """The page to sign out on."""
         return _page("Sign out", "")
 
     async def sign_out(self, request: web.Request) -> web.Response:
-        """Ends the session."""
-        self.sessions.pop(request.cookies.get(self.cookie, ""), None)
+        """Ends the session; relayed WebSockets of it notice (control_plane/websocket_relay.py)."""
+        for opened in self.sessions.values():
+            opened.pop(request.cookies.get(self.cookie, ""), None)
         answer = web.Response(status=303, headers={"Location": "/sign-in"})
         answer.del_cookie(self.cookie)
         return answer
@@ -193,6 +219,7 @@ class SignIn:
                 web.post("/sign-in", self.sign_in),
                 web.get("/sign-out", self.show_sign_out),
                 web.post("/sign-out", self.sign_out),
+                *Relay().routes,
             ]
         )
         return application
@@ -212,11 +239,25 @@ def say(event: str, **details: str) -> None:
     print(json.dumps({"event": event, **details}), flush=True)
 
 
-def _put(memory: OrderedDict[Any, Any], key: object, value: object) -> None:
+def _put(memory: OrderedDict[Any, Any], key: object, value: object, most: int) -> None:
     memory[key] = value
     memory.move_to_end(key)
-    if len(memory) > MEMORY:
+    if len(memory) > most:
         memory.popitem(last=False)
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    """The fields of a posted form; of a field that is there twice the last.
+
+    Raises:
+        HTTPBadRequest: It is not what a browser sends for the sign-in page's form.
+    """
+    try:
+        if request.headers.getall("Content-Type") != ["application/x-www-form-urlencoded"]:
+            raise ValueError("another type")
+        return dict(parse_qsl((await request.read()).decode(), max_num_fields=10))
+    except (KeyError, ValueError):
+        raise web.HTTPBadRequest(text="not the form of the sign-in page\n") from None
 
 
 def _digest(user: str, password: str) -> bytes:
@@ -225,8 +266,11 @@ def _digest(user: str, password: str) -> bytes:
 
 def _address(request: web.Request) -> str:
     """Where the client is, as the edge has it; of IPv6 the network, since each host has many."""
-    forwarded = request.headers["X-Forwarded-For"].rpartition(",")[2].strip()
-    address = ipaddress.ip_address(forwarded)
+    forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    try:
+        address = ipaddress.ip_address(forwarded)
+    except ValueError:
+        raise web.HTTPBadRequest(text="the edge did not say where this comes from\n") from None
     if address.version == 4:
         return str(address)
     return str(ipaddress.ip_network((address, 64), strict=False))
@@ -244,9 +288,8 @@ def _basic(header: str) -> tuple[str, str] | None:
     return user, password
 
 
-def _page(title: str, fields: str, status: int = 200, **values: str) -> web.Response:
-    escaped = {name: html.escape(value) for name, value in values.items()}
-    text = PAGE.format(title=title, fields=fields.format(**escaped))
+def _page(title: str, fields: str, status: int = 200) -> web.Response:
+    text = PAGE.format(title=title, fields=fields)
     headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store"}
     return web.Response(status=status, text=text, content_type="text/html", headers=headers)
 
@@ -259,7 +302,7 @@ def main() -> None:
         f" docker compose exec sign_in cat {PASSWORDS / 'dagster'}",
         flush=True,
     )
-    sign_in = SignIn(users, cookie=f"{os.environ['STACK_NAME']}-session")
+    sign_in = SignIn(users, f"{os.environ['STACK_NAME']}-session", os.environ["UI_URL"])
     web.run_app(sign_in.application(), port=PORT, access_log=None, print=None)
 
 

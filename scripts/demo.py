@@ -64,7 +64,7 @@ def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:
             return run
         time.sleep(0.3)
     raise StackError(
-        f"{job} is still {status} after {TIMEOUT_SECONDS} s: {stack.url}/runs/{run_id}"
+        f"{job} is still {status} after {TIMEOUT_SECONDS} s: {stack.ui_url}/runs/{run_id}"
     )
 
 
@@ -111,8 +111,8 @@ def main() -> None:
     wrong = [r for r in results if r.status != "SUCCESS" or r.value != EXPECTED]
     if wrong:
         sys.exit(f"demo: {wrong[0].job} ended as {wrong[0].status} with {wrong[0].value}, not"
-                 f" {EXPECTED}: {stack.url}/runs/{wrong[0].run_id}")  # fmt: skip
-    print(f"Web UI: {stack.url}  (make credentials says how to sign in)")
+                 f" {EXPECTED}: {stack.ui_url}/runs/{wrong[0].run_id}")  # fmt: skip
+    print(f"Web UI: {stack.ui_url}  (make credentials says how to sign in)")
 
 
 if __name__ == "__main__":

@@ -131,8 +131,13 @@ class Stack:
         return urlsplit(site).hostname
 
     @property
+    def ui_url(self) -> str:
+        """Where people find the web UI; browsers resolve its name, other clients may not."""
+        return self.config["services"]["edge"]["environment"]["UI_URL"]
+
+    @property
     def url(self) -> str:
-        """Where a browser on this machine finds the web UI."""
+        """Where any client on this machine finds the web UI."""
         host, port = self.address
         if self.domain:
             return f"https://{self.domain}" + (f":{port}" if port != 443 else "")
@@ -278,7 +283,7 @@ class Stack:
                 cause = next((m for m in reversed(chain) if m.strip()), "unknown").strip()
                 errors.append(
                     f"code location {entry['name']} does not load: {cause.splitlines()[-1]}"
-                    f" (the whole error: {self.url}/deployment/locations): mend it, then make up"
+                    f" (the whole error: {self.ui_url}/deployment/locations): mend it, then make up"
                 )
         return errors
 
@@ -356,7 +361,7 @@ def up(stack: Stack) -> None:
         if "address pool" in last:
             last += " (docs/operations.md, Several stacks on one machine)"
         raise StackError("not everything started: " + " | ".join(failed or problems or [last]))
-    say(f"healthy after {time.monotonic() - started:.0f} s: {stack.url} (make credentials)")
+    say(f"healthy after {time.monotonic() - started:.0f} s: {stack.ui_url} (make credentials)")
     if stack.address[0] not in (LOCALHOST, "::1") and not stack.domain:
         say(f"warning: published on {stack.address[0]} without TLS: whoever is on the way there can"
             " read the password; set DOMAIN, or put a proxy with TLS in front")  # fmt: skip
@@ -438,7 +443,7 @@ def status(stack: Stack) -> None:
     problems = stack.problems()
     if problems:
         raise StackError(" | ".join(problems))
-    print(f"\nAll well: {stack.url}")
+    print(f"\nAll well: {stack.ui_url}")
 
 
 def logs(stack: Stack, run: str = "") -> None:
@@ -451,7 +456,7 @@ def logs(stack: Stack, run: str = "") -> None:
     if len(found) != 1:
         raise StackError(
             f"{len(found) or 'no'} containers on this machine belong to run {run}: see the run's"
-            f" page, {stack.url}/runs, whose events and step logs outlive its container"
+            f" page, {stack.ui_url}/runs, whose events and step logs outlive its container"
         )
     subprocess.run(["docker", "logs", "--timestamps", found[0]], check=True)
 

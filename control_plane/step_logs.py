@@ -1,0 +1,251 @@
+"""Step logs, read from a volume that user code writes.
+
+The gap: Dagster's LocalComputeLogManager checks a log's path and then opens it by that path. User
+code that swaps the file for a link in between makes the web server read any of its own files, its
+database password among them. LocalComputeLogManager also reads a file whole into memory, however
+large, and opens FIFOs and devices. StepLogs reads beneath the folder of the logs only, follows no
+link at any component, opens nothing but regular files, and reads a bounded part of them. It never
+writes. Could be deleted if LocalComputeLogManager did the same.
+"""
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, NoReturn, Self
+
+from dagster import DagsterInstance
+from dagster._core.storage.compute_log_manager import (
+    CapturedLogContext,
+    CapturedLogMetadata,
+    CapturedLogSubscription,
+    ComputeIOType,
+    ComputeLogManager,
+)
+from dagster._core.storage.local_compute_log_manager import (
+    IO_TYPE_EXTENSION,
+    MAX_FILENAME_LENGTH,
+    LocalComputeLogManager,
+)
+from dagster._utils.security import non_secure_md5_hash_str
+
+# Of each stream the UI is sent this much from the beginning. It shows 5 MiB and then offers the
+# download.
+MAX_SHOWN_BYTES = 6 * 2**20
+# A download ends after this much: a sparse file can claim to have exabytes.
+MAX_DOWNLOAD_BYTES = 2**30
+CHUNK_BYTES = 256 * 1024
+# How often a log that somebody watches is looked at; upstream's is 2.5.
+POLL_SECONDS = 1.0
+# Followed at the same time, by all clients; beyond it the oldest ends.
+MAX_SUBSCRIPTIONS = 256
+FOLLOW_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK a FIFO would be waited for.
+FILE = FOLLOW_NO_LINK | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def open_beneath(folder: Path, parts: Sequence[str]) -> int:
+    """Opens a regular file for reading, beneath a folder, without following a link.
+
+    Args:
+        folder: The folder, which is trusted itself.
+        parts: The folders beneath it, and the file's name.
+
+    Returns:
+        The file descriptor.
+
+    Raises:
+        OSError: There is no such file, or it is no regular file, or a part of the path is no
+            plain name or is a link.
+    """
+    if not parts or not all(map(_is_plain_name, parts)):
+        raise FileNotFoundError(f"no path beneath {folder}")
+    here = os.open(folder, FOLLOW_NO_LINK | os.O_DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, FOLLOW_NO_LINK | os.O_DIRECTORY, dir_fd=here)
+            os.close(here)
+            here = below
+        opened = os.open(parts[-1], FILE, dir_fd=here)
+    finally:
+        os.close(here)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise FileNotFoundError("not a regular file")
+    return opened
+
+
+class StepLogs(ComputeLogManager[DagsterInstance]):
+    """What the web server shows of the logs that a LocalComputeLogManager elsewhere writes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the folder of the logs, `base_dir` in dagster.yaml."""
+        self.folder = folder
+        self.subscriptions: list[CapturedLogSubscription] = []
+        self.lock = threading.Lock()
+        self.follower: threading.Thread | None = None
+
+    @classmethod
+    def replacing(cls, instance: DagsterInstance) -> Self:
+        """Takes the place of the instance's LocalComputeLogManager, in this process only.
+
+        Not by dagster.yaml: user images, which read it too, do not have this class.
+        """
+        configured = instance.compute_log_manager
+        if not isinstance(configured, LocalComputeLogManager):
+            raise TypeError(f"compute_logs in dagster.yaml: {type(configured)} is not supported")
+        data = configured.inst_data
+        folder: str = data.config_dict["base_dir"] if data else ""
+        logs = cls(Path(folder))
+        logs.register_instance(instance)
+        instance._compute_log_manager = logs  # pyright: ignore[reportPrivateUsage]
+        return logs
+
+    def open(self, log_key: Sequence[str], extension: str) -> int:
+        """Opens one file of a log; raises OSError where there is none that may be read."""
+        if not log_key:
+            raise FileNotFoundError("no log key")
+        *folders, base = log_key
+        name = f"{base}.{extension}"
+        if len(name) > MAX_FILENAME_LENGTH:
+            name = f"{non_secure_md5_hash_str(base.encode())}.{extension}"
+        return open_beneath(self.folder, [*folders, name])
+
+    def open_chunks(self, log_key: Sequence[str], io_type: ComputeIOType) -> Iterator[bytes] | None:
+        """Opens a stream for download; None if there is none.
+
+        Returns:
+            The file as it is now, in chunks, cut off at MAX_DOWNLOAD_BYTES.
+        """
+        try:
+            opened = self.open(log_key, IO_TYPE_EXTENSION[io_type])
+        except OSError:
+            return None
+        return _chunks(opened)
+
+    def is_capture_complete(self, log_key: Sequence[str]) -> bool:
+        """Whether the step has ended."""
+        try:
+            os.close(self.open(log_key, "complete"))
+        except OSError:
+            return False
+        return True
+
+    def get_log_data_for_type(
+        self,
+        log_key: Sequence[str],
+        io_type: ComputeIOType,
+        offset: int = 0,
+        max_bytes: int | None = None,
+    ) -> tuple[bytes | None, int]:
+        """Reads a part of a stream, within its first MAX_SHOWN_BYTES.
+
+        Returns:
+            The bytes, None if there is no such log, and the offset behind them.
+        """
+        offset = max(offset, 0)
+        most = MAX_SHOWN_BYTES - offset
+        if max_bytes is not None:
+            most = min(most, max_bytes)
+        try:
+            opened = self.open(log_key, IO_TYPE_EXTENSION[io_type])
+        except OSError:
+            return None, offset
+        with os.fdopen(opened, "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), most, offset) if most > 0 else b""
+        return data, offset + len(data)
+
+    def get_log_metadata(self, log_key: Sequence[str]) -> CapturedLogMetadata:
+        """Where the streams of a log are, and where the UI downloads them."""
+        where = "/".join(log_key)
+        path = self.folder / where
+        return CapturedLogMetadata(
+            stdout_location=f"{path}.out",
+            stderr_location=f"{path}.err",
+            stdout_download_url=f"/logs/{where}/out",
+            stderr_download_url=f"/logs/{where}/err",
+        )
+
+    def get_log_keys_for_log_key_prefix(
+        self, log_key_prefix: Sequence[str], io_type: ComputeIOType
+    ) -> Sequence[list[str]]:
+        """None: the logs of backfills that it is for are off in Dagster."""
+        return []
+
+    def subscribe(
+        self, log_key: Sequence[str], cursor: str | None = None
+    ) -> CapturedLogSubscription:
+        """Follows a log until its step has ended."""
+        subscription = CapturedLogSubscription(self, log_key, cursor)
+        with self.lock:
+            self.subscriptions.append(subscription)
+            excess = self.subscriptions[:-MAX_SUBSCRIPTIONS]
+            del self.subscriptions[:-MAX_SUBSCRIPTIONS]
+            if not self.follower:
+                self.follower = threading.Thread(target=self._follow, daemon=True)
+                self.follower.start()
+        for oldest in excess:
+            oldest.complete()
+        return subscription
+
+    def unsubscribe(self, subscription: CapturedLogSubscription) -> None:
+        """Stops following."""
+        with self.lock, suppress(ValueError):
+            self.subscriptions.remove(subscription)
+        subscription.complete()
+
+    def _follow(self) -> None:
+        while True:
+            time.sleep(POLL_SECONDS)
+            with self.lock:
+                followed = list(self.subscriptions)
+                if not followed:
+                    self.follower = None
+                    return
+            for subscription in followed:
+                is_complete = self.is_capture_complete(subscription.log_key)
+                subscription.fetch()
+                if is_complete:
+                    self.unsubscribe(subscription)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
+        """Not here: run containers write."""
+        _refuse_to_write(log_key)
+        yield
+
+    @contextmanager
+    def open_log_stream(
+        self, log_key: Sequence[str], io_type: ComputeIOType
+    ) -> Generator[IO[bytes] | None, None, None]:
+        """Not here: code servers write."""
+        _refuse_to_write(log_key)
+        yield
+
+    def delete_logs(
+        self, log_key: Sequence[str] | None = None, prefix: Sequence[str] | None = None
+    ) -> None:
+        """Not here: the volume is mounted for reading only."""
+        _refuse_to_write(log_key or prefix)
+
+
+def _chunks(opened: int) -> Iterator[bytes]:
+    with os.fdopen(opened, "rb", buffering=0) as file:
+        left = min(os.fstat(opened).st_size, MAX_DOWNLOAD_BYTES)
+        is_cut = left == MAX_DOWNLOAD_BYTES
+        while left and (chunk := file.read(min(CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+    if is_cut:
+        yield f"\n[cut off after {MAX_DOWNLOAD_BYTES} bytes]\n".encode()
+
+
+def _is_plain_name(part: str) -> bool:
+    return part not in ("", ".", "..") and "/" not in part and "\0" not in part
+
+
+def _refuse_to_write(what: object) -> NoReturn:
+    raise PermissionError(f"the web server only reads step logs: {what}")
