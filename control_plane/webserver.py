@@ -27,6 +27,7 @@ from dagster import DagsterInstance
 from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster_webserver.version import __version__
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.concurrency import iterate_in_threadpool
 from starlette.datastructures import Headers
@@ -273,6 +274,7 @@ def main() -> None:
         logs = StepLogs.replacing(instance)
         with WorkspaceProcessContext(
             instance,
+            version=__version__,
             read_only=arguments.read_only,
             workspace_load_target=WorkspaceFileTarget([os.environ["WORKSPACE"]]),
         ) as context:

@@ -17,6 +17,8 @@ from typing import Any, cast
 # The launcher sends less than 10,000; as one argument of a program Linux takes 128 KiB at most.
 MAX_BODY_BYTES = 128 * 1024
 MAX_DEPTH = 8
+# Docker's own, where dagster.yaml sets no stop_timeout.
+DOCKER_STOP_SECONDS = 10
 RUN_LABEL = "dagster/run_id"
 JOB_LABEL = "dagster/job_name"
 # What the launcher has the container execute; the fourth word is the run's arguments, in JSON.
@@ -31,7 +33,19 @@ UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 class Refused(Exception):
-    """Why a request is refused, in one line for the run's event log."""
+    """Why a request is refused, in one line for the run's event log.
+
+    Attributes:
+        status: The HTTP status of the answer.
+    """
+
+    status = 403
+
+
+class Malformed(Refused):
+    """The request is not written as the launcher writes it."""
+
+    status = 400
 
 
 class PolicyError(Exception):
@@ -43,28 +57,25 @@ class Policy:
     """What every run container of a stack is.
 
     Attributes:
-        images: The images that it may be made from.
         labels: Its labels, before those of the run.
         variables: Names of its environment variables.
         network: The one network it is on.
         host: Its HostConfig, in the Docker API's terms; of the resources, the most.
+        stop_seconds: The most that a request to stop it may wait before SIGKILL.
     """
 
-    images: frozenset[str]
     labels: Mapping[str, str]
     variables: frozenset[str]
     network: str
     host: Mapping[str, Any]
+    stop_seconds: int
 
     @classmethod
-    def from_launcher(
-        cls, launcher: Mapping[str, Any], images: frozenset[str], environment: Mapping[str, str]
-    ) -> "Policy":
+    def from_launcher(cls, launcher: Mapping[str, Any], environment: Mapping[str, str]) -> "Policy":
         """Reads the policy from the `config` of `run_launcher` in dagster.yaml.
 
         Args:
             launcher: That section.
-            images: The images of the configured code locations.
             environment: What ${NAME} in the section stands for.
 
         Raises:
@@ -79,14 +90,15 @@ class Policy:
             raise PolicyError(f"run_launcher: one network, and no {', '.join(unknown) or 'other'}")
         kwargs: dict[str, Any] = dict(config["container_kwargs"])
         labels = kwargs.pop("labels", {})
-        kwargs.pop("stop_timeout", None)  # for the request to stop, not for the container
+        # For the request to stop, not for the container.
+        stop_seconds = int(kwargs.pop("stop_timeout", DOCKER_STOP_SECONDS))
         network = config["networks"][0]
         return cls(
-            images=images,
             labels=labels,
             variables=frozenset([*config.get("env_vars", []), JOB_VARIABLE]),
             network=network,
             host={"NetworkMode": network, **host_config(kwargs)},
+            stop_seconds=stop_seconds,
         )
 
     def rebuild(self, body: bytes) -> dict[str, Any]:
@@ -96,15 +108,16 @@ class Policy:
             body: The request's body, as it came.
 
         Returns:
-            The body to send to the engine, none of whose structure is the request's.
+            The body to send to the engine, none of whose structure is the request's. Its image is
+            still to be checked.
 
         Raises:
             Refused: It asks for anything else than the policy has.
         """
         asked = parse(body)
         image = asked.pop("Image", None)
-        if not isinstance(image, str) or image not in self.images:
-            raise Refused(f"image {image!r} is not a code location's")
+        if not isinstance(image, str):
+            raise Refused("Image is not a name")
         command = asked.pop("Cmd", None)
         if not is_command(command):
             raise Refused("the command is not `dagster api execute_run`")
@@ -174,19 +187,21 @@ def parse(body: bytes) -> dict[str, Any]:
     """Parses JSON without the liberties that parsers differ in.
 
     Raises:
-        Refused: Too large, too deep, a name twice, NaN, no object, or no JSON at all.
+        Malformed: Too large, too deep, a name twice, NaN, no object, or no JSON at all.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise Refused(f"the request has more than {MAX_BODY_BYTES} bytes")
+        raise Malformed(f"the request has more than {MAX_BODY_BYTES} bytes")
     try:
         value = json.loads(
             body.decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant
         )
     except (ValueError, RecursionError) as error:
-        raise Refused(f"the request is not plain JSON: {type(error).__name__}") from None
-    if _depth(value) > MAX_DEPTH:
-        raise Refused(f"the request nests deeper than {MAX_DEPTH}")
-    return dict(_mapping(value, "the request"))
+        raise Malformed(f"the request is not plain JSON: {type(error).__name__}") from None
+    if _is_deeper(value, MAX_DEPTH):
+        raise Malformed(f"the request nests deeper than {MAX_DEPTH}")
+    if not isinstance(value, dict):
+        raise Malformed("the request is not an object")
+    return cast("dict[str, Any]", value)
 
 
 def is_command(command: object) -> bool:
@@ -256,10 +271,11 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _depth(value: object) -> int:
+def _is_deeper(value: object, depth: int) -> bool:
+    """Whether it nests deeper; looks no deeper than that itself."""
     children: list[Any] = []
     if isinstance(value, dict):
         children = list(cast("dict[str, Any]", value).values())
     elif isinstance(value, list):
         children = cast("list[Any]", value)
-    return 1 + max(map(_depth, children), default=0)
+    return depth == 0 or any(_is_deeper(child, depth - 1) for child in children)

@@ -11,19 +11,29 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from time import monotonic, time
 from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, UnixConnector, web
 from aiohttp.http import HttpProcessingError
 
-from control_plane.guard.policy import MAX_BODY_BYTES, RUN_LABEL, Policy, Refused
+from control_plane.guard.policy import (
+    DOCKER_STOP_SECONDS,
+    MAX_BODY_BYTES,
+    RUN_LABEL,
+    Policy,
+    Refused,
+)
 
 ENGINE_TIMEOUT_SECONDS = 60
 # Every client asks for the version first, and the engine takes 10 ms to say it, much longer than
 # to inspect a container. Shorter than the time between two health checks, which ask for it too.
 VERSION_SECONDS = 30
+# The states of a container that takes memory and CPU.
+RUNNING = ["running", "paused", "restarting"]
+# The launcher starts a container in the second after it was made.
+START_SECONDS = 60
 # For a request's head, and again for its body: the launcher sends both at once.
 REQUEST_SECONDS = 5
 # Of one client (an address) on one door; the daemon and the webserver have a few at a time.
@@ -40,23 +50,43 @@ PULL = re.compile(r"/v1\.\d{2}/images/create.*")
 Answer = tuple[int, Any]
 
 
-class Engine:
-    """The Docker engine, as far as the guard asks it for anything."""
+class Runs:
+    """What the doors share: this stack's run containers, and the images that they are made from."""
 
-    def __init__(self, path: str, stack_labels: Mapping[str, str], limit: int) -> None:
+    def __init__(self, policy: Policy, project: str, locations: Iterable[str], limit: int) -> None:
+        """Asks the engine nothing yet.
+
+        Args:
+            policy: What a run container is.
+            project: The Compose project.
+            locations: Its services that are code locations.
+            limit: How many run containers may be alive at once.
+        """
+        self.policy = policy
+        self.project = project
+        self.locations = frozenset(locations)
+        self.limit = limit
+        # From counting the containers to the one that counts next.
+        self.changing = asyncio.Lock()
+        # For each code location its server's container, and that one's image ID by name and by
+        # itself. They hold while there is no container, which takes a second during a deploy.
+        self.images: dict[str, tuple[str, dict[str, str]]] = {}
+
+
+class Engine:
+    """The Docker engine, as far as one of the guard's doors asks it for anything."""
+
+    def __init__(self, path: str, runs: Runs) -> None:
         """Does not connect yet.
 
         Args:
             path: The engine's socket.
-            stack_labels: What marks this stack's run containers.
-            limit: How many of them may be alive at once.
+            runs: What the doors share.
         """
         self.session = ClientSession(
             "http://engine", connector=UnixConnector(path), cookie_jar=DummyCookieJar()
         )
-        self.labels = stack_labels
-        self.limit = limit
-        self.creating = asyncio.Lock()
+        self.runs = runs
         self.told: dict[str, str] = {}
         self.told_at = 0.0
 
@@ -97,7 +127,8 @@ class Engine:
         if status != 200:
             raise Missing(found)
         labels: dict[str, str] = found["Config"]["Labels"] or {}
-        if RUN_LABEL not in labels or any(labels.get(k) != v for k, v in self.labels.items()):
+        ours = self.runs.policy.labels.items()
+        if RUN_LABEL not in labels or any(labels.get(name) != value for name, value in ours):
             raise Missing({"message": f"No such container: {identifier}"})
         return {"Id": found["Id"], "State": found["State"], "Image": found["Image"]}
 
@@ -105,27 +136,81 @@ class Engine:
         """State and image of a run container; not its environment."""
         return 200, await self.own(path["id"])
 
+    async def containers(
+        self, labels: Mapping[str, str], states: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Containers with these labels, in these states or in any, as the engine lists them."""
+        wanted = {"label": [f"{k}={v}" for k, v in labels.items()], "status": list(states)}
+        filters = json.dumps(wanted)
+        status, found = await self.ask("GET", "/containers/json", all="true", filters=filters)
+        if status != 200:
+            raise OSError(f"{status} to a list of containers")
+        return found
+
+    async def alive(self) -> int:
+        """How many run containers are running, or were made in the last minute to be started.
+
+        One that is never started would otherwise count for ever: the daemon may die in between.
+        """
+        newest = time() - START_SECONDS
+        found = await self.containers(self.runs.policy.labels, [*RUNNING, "created"])
+        return sum(one["State"] in RUNNING or one["Created"] > newest for one in found)
+
+    async def images(self) -> dict[str, str]:
+        """The images that the code locations run: their IDs by name and by themselves."""
+        ours = {"com.docker.compose.project": self.runs.project}
+        ours |= {"com.docker.compose.oneoff": "False"}
+        found = await self.containers(ours)
+        # The last of a service is its server: the newest that runs.
+        found.sort(key=lambda one: (one["State"] == "running", one["Created"]))
+        # Run containers have Compose's labels as well, from the image.
+        servers = {
+            one["Labels"].get("com.docker.compose.service"): one
+            for one in found
+            if RUN_LABEL not in one["Labels"]
+        }
+        for service in self.runs.locations & servers.keys():
+            await self._learn(service, servers[service]["Id"])
+        return {k: v for _, images in self.runs.images.values() for k, v in images.items()}
+
+    async def _learn(self, service: str, identifier: str) -> None:
+        if self.runs.images.get(service, ("", {}))[0] == identifier:
+            return
+        status, server = await self.ask("GET", f"/containers/{identifier}/json")
+        if status == 200:  # else it has gone since it was listed
+            # Not as the list has it, which names the image by its ID when the tag has moved.
+            name, image = server["Config"]["Image"], server["Image"]
+            self.runs.images[service] = identifier, {name: image, image: image}
+
     async def start(self, path: re.Match[str], _: bytes) -> Answer:
-        """Starts a run container."""
-        await self.own(path["id"])
-        return await self.ask("POST", f"/containers/{path['id']}/start")
+        """Starts a run container, if not too many are running."""
+        async with self.runs.changing:
+            await self.own(path["id"])
+            running = await self.containers(self.runs.policy.labels, RUNNING)
+            if len(running) >= self.runs.limit:
+                raise Refused(f"{len(running)} run containers run, {self.runs.limit} may")
+            return await self.ask("POST", f"/containers/{path['id']}/start")
 
     async def stop(self, path: re.Match[str], _: bytes) -> Answer:
         """Stops a run container: SIGTERM, then after the given seconds SIGKILL."""
+        seconds = int(path["seconds"] or min(DOCKER_STOP_SECONDS, self.runs.policy.stop_seconds))
+        if seconds > self.runs.policy.stop_seconds:
+            raise Refused(f"t={seconds}: at most {self.runs.policy.stop_seconds} (stop_timeout)")
         await self.own(path["id"])
-        seconds = path["seconds"]
-        query = {"t": seconds} if seconds else {}
-        wait = int(seconds or 0)
-        return await self.ask("POST", f"/containers/{path['id']}/stop", wait=wait, **query)
+        where = f"/containers/{path['id']}/stop"
+        return await self.ask("POST", where, wait=seconds, t=str(seconds))
 
-    async def create(self, policy: Policy, body: bytes) -> Answer:
-        """Creates a run container as the policy has it."""
-        wanted = policy.rebuild(body)
-        filters = json.dumps({"label": [f"{k}={v}" for k, v in self.labels.items()]})
-        async with self.creating:
-            _, alive = await self.ask("GET", "/containers/json", filters=filters)
-            if len(alive) >= self.limit:
-                raise Refused(f"{len(alive)} run containers are alive, {self.limit} may be")
+    async def create(self, _: re.Match[str], body: bytes) -> Answer:
+        """Creates a run container as the policy has it, from an image that a code location runs."""
+        wanted = self.runs.policy.rebuild(body)
+        async with self.runs.changing:
+            images = await self.images()
+            if wanted["Image"] not in images:
+                raise Refused(f"image {wanted['Image']!r} is not one that a code location runs")
+            wanted["Image"] = images[wanted["Image"]]
+            alive = await self.alive()
+            if alive >= self.runs.limit:
+                raise Refused(f"{alive} run containers are alive, {self.runs.limit} may be")
             return await self.ask("POST", "/containers/create", wanted)
 
 
@@ -139,15 +224,18 @@ Handler = Callable[[re.Match[str], bytes], Awaitable[Answer]]
 class Door(web.Server):
     """One of the guard's doors."""
 
-    def __init__(self, name: str, routes: Mapping[tuple[str, re.Pattern[str]], Handler]) -> None:
+    def __init__(self, name: str, engine: Engine, *, launches: bool) -> None:
         """Does not listen yet.
 
         Args:
             name: Whose it is, for the audit line.
-            routes: What it lets through: method and whole path, and who handles it.
+            engine: With connections of this door's own.
+            launches: Whether it lets run containers be created and started.
         """
         super().__init__(
             self.handle,
+            # A client that has gone waits for nothing, and holds no connection to the engine.
+            handler_cancellation=True,
             # In aiohttp also the time for the head of a connection's first request.
             keepalive_timeout=REQUEST_SECONDS,
             # How long the rest of a refused request is read, for the client to see the answer.
@@ -161,7 +249,15 @@ class Door(web.Server):
             auto_decompress=False,
         )
         self.name = name
-        self.routes = routes
+        self.engine = engine
+        # Method and whole path.
+        self.routes: dict[tuple[str, re.Pattern[str]], Handler] = {
+            ("GET", VERSION): engine.version,
+            ("GET", INSPECT): engine.inspect,
+            ("POST", STOP): engine.stop,
+        }
+        if launches:
+            self.routes |= {("POST", CREATE): engine.create, ("POST", START): engine.start}
         # In the order they came in. Those whose request is still awaited may be closed.
         self.clients: dict[web.RequestHandler, str] = {}
         self.awaited: dict[web.RequestHandler, asyncio.Transport] = {}
@@ -185,23 +281,26 @@ class Door(web.Server):
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answers a request, and says in one line of the log what was decided."""
-        decision, reason, answer = "allowed", "", None
-        path, status = request.raw_path, 500
+        # Unless something else happens: the client has gone, and took its request with it.
+        decision, reason, status, answer = "cancelled", "", 0, None
+        path = request.raw_path
         try:
             handler, match = self._route(request.method, path)
             body = await _body(request)
             if not self.awaited.pop(request.protocol, None):
                 raise Refused("the connection is closed: nothing is made for who has gone")
             status, answer = await handler(match, body)
+            decision = "allowed"
         except Refused as refusal:
-            decision, reason, status = "refused", str(refusal), 403
+            decision, reason, status = "refused", str(refusal), refusal.status
         except Missing as missing:
             decision, status, answer = "missing", 404, missing.args[0]
         except (ClientError, OSError, TimeoutError) as error:
             decision, reason, status = "failed", f"the Docker engine: {error!r}", 502
-        audit = {"door": self.name, "method": request.method, "path": path[:300]}
-        audit |= {"decision": decision, "status": status, "reason": reason}
-        print(json.dumps(audit), flush=True)
+        finally:
+            audit = {"door": self.name, "method": request.method, "path": path[:300]}
+            audit |= {"decision": decision, "status": status, "reason": reason}
+            print(json.dumps(audit), flush=True)
         if reason:
             answer = {"message": f"guard: {decision}: {reason}"}
         response = (
@@ -260,16 +359,9 @@ async def listen(door: Door, address: str, port: int) -> web.ServerRunner:
     return runner
 
 
-def doors(engine: Engine, policy: Policy) -> tuple[Door, Door]:
+def doors(path: str, runs: Runs) -> tuple[Door, Door]:
     """The daemon's door and the webserver's."""
-
-    async def create(_: re.Match[str], body: bytes) -> Answer:
-        return await engine.create(policy, body)
-
-    looking: dict[tuple[str, re.Pattern[str]], Handler] = {
-        ("GET", VERSION): engine.version,
-        ("GET", INSPECT): engine.inspect,
-        ("POST", STOP): engine.stop,
-    }
-    launching = {**looking, ("POST", CREATE): create, ("POST", START): engine.start}
-    return Door("daemon", launching), Door("webserver", looking)
+    return (
+        Door("daemon", Engine(path, runs), launches=True),
+        Door("webserver", Engine(path, runs), launches=False),
+    )

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import re
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import ANY
@@ -18,19 +19,20 @@ from control_plane.guard.policy import (
     COMMANDS,
     MAX_BODY_BYTES,
     RESOURCES,
+    Malformed,
     Policy,
     PolicyError,
     Refused,
 )
-from control_plane.guard.server import MAX_CONNECTIONS, Engine, doors, listen
+from control_plane.guard.server import MAX_CONNECTIONS, START_SECONDS, Engine, Runs, doors, listen
 
 ENVIRONMENT = {"STACK_NAME": "blue"}
-IMAGE = "blue-code:current"
+IMAGE, IMAGE_ID = "blue-code:current", "sha256:" + "1" * 64
 
 
 @pytest.fixture
 def policy():
-    return Policy.from_launcher(LAUNCHER, frozenset([IMAGE]), ENVIRONMENT)
+    return Policy.from_launcher(LAUNCHER, ENVIRONMENT)
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_what_the_launcher_asks_for_is_what_dagster_yaml_says(policy, asked):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("Image", "alpine"),
+        ("Image", ["alpine"]),
         ("Image", None),
         ("Entrypoint", ["sh"]),
         ("User", "0"),
@@ -146,9 +148,7 @@ def test_a_run_may_ask_for_less_than_dagster_yaml_has_and_not_for_more(policy, a
 
 def test_a_resource_without_a_limit_in_dagster_yaml_is_not_for_runs_to_set(asked):
     kwargs = {k: v for k, v in LAUNCHER["container_kwargs"].items() if k != "pids_limit"}
-    policy = Policy.from_launcher(
-        {**LAUNCHER, "container_kwargs": kwargs}, frozenset([IMAGE]), ENVIRONMENT
-    )
+    policy = Policy.from_launcher({**LAUNCHER, "container_kwargs": kwargs}, ENVIRONMENT)
     with pytest.raises(Refused, match=r"HostConfig\.PidsLimit differs"):
         rebuilt(policy, asked)
     asked["HostConfig"].pop("PidsLimit")
@@ -184,13 +184,20 @@ def test_a_name_in_other_letters_is_refused_though_the_engine_would_read_it(poli
         b"\xff\xfe{}",
         b'{"a":' * 2000 + b"1" + b"}" * 2000,
         b'{"a":' * 20 + b"1" + b"}" * 20,
+        b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"a":' + b"[" * 60_000 + b"]" * 60_000 + b"}",
+        b'{"a":' + b"[" * 60_000,
         b" " * (MAX_BODY_BYTES + 1) + b"{}",
     ],
-    ids=range(14),
+    ids=range(17),
 )
-def test_json_that_parsers_read_differently_is_refused(policy, body):
-    with pytest.raises(Refused):
+def test_json_that_parsers_read_differently_is_refused_as_malformed(policy, body):
+    with pytest.raises(Malformed):
         policy.rebuild(body)
+    ((status, text),), reached = run(policy, DAEMON, line("POST", CREATE, body))
+    assert status == 400
+    assert "guard: refused" in text
+    assert reached == []
 
 
 def test_an_escaped_name_is_the_name_it_means(policy, asked):
@@ -203,14 +210,12 @@ def test_an_escaped_name_is_the_name_it_means(policy, asked):
 def test_a_policy_that_cannot_be_enforced_is_refused_at_start():
     for kwargs in ({"privileged": True}, {"devices": ["/dev/sda"]}, {"ports": {"80": 80}}):
         with pytest.raises(PolicyError, match=next(iter(kwargs))):
-            Policy.from_launcher(
-                {**LAUNCHER, "container_kwargs": kwargs}, frozenset([IMAGE]), ENVIRONMENT
-            )
+            Policy.from_launcher({**LAUNCHER, "container_kwargs": kwargs}, ENVIRONMENT)
 
 
 def test_an_unset_variable_is_refused_at_start():
     with pytest.raises(PolicyError, match="STACK_NAME"):
-        Policy.from_launcher(LAUNCHER, frozenset([IMAGE]), {})
+        Policy.from_launcher(LAUNCHER, {})
 
 
 @settings(
@@ -236,38 +241,87 @@ def test_no_request_of_20_000_gets_a_container_outside_the_policy(policy, asked,
 # --- the doors, in front of a socket that notes whatever reaches it ---
 
 MINE, OTHER = "a" * 64, "b" * 64
+SERVER = "c" * 64
+CREATE = "/v1.45/containers/create"
 
 
-@asynccontextmanager
-async def open_door(policy, door_index, limit=25, alive=0):
-    """A door in front of the socket: its port, and what reached the engine."""
-    reached = []
+def container(state="running", age=0):
+    return {"State": state, "Created": time.time() - age, "Labels": {"dagster/run_id": RUN}}
 
-    async def engine_side(request):
-        reached.append((request.method, request.raw_path, await request.text()))
-        if request.path.endswith("/containers/json"):
-            return web.json_response([{}] * alive)
-        if request.path == "/version":
+
+def code_server(identifier=SERVER, service="code_location", **labels):
+    labels = {"com.docker.compose.service": service, **labels}
+    return {"Id": identifier, "State": "running", "Created": 1, "Labels": labels}
+
+
+class FakeEngine:
+    """Notes whatever reaches it, and answers for the containers that it is told of."""
+
+    def __init__(self):
+        self.reached = []
+        self.runs = []
+        self.servers = [code_server()]
+        # What a code server's container is made from: its name for the image, and the ID.
+        self.images = {SERVER: (IMAGE, IMAGE_ID)}
+        # To answer a request to stop only then.
+        self.may_stop = None
+
+    async def handle(self, request):
+        self.reached.append((request.method, request.raw_path, await request.text()))
+        path = request.path
+        if path.endswith("/containers/json"):
+            wanted = json.loads(request.query["filters"])
+            if "com.docker.compose.project=blue" in wanted["label"]:
+                assert "com.docker.compose.oneoff=False" in wanted["label"]
+                return web.json_response(self.servers)
+            states = wanted["status"]
+            return web.json_response([one for one in self.runs if one["State"] in states])
+        if path == "/version":
             told = {"Version": "26", "ApiVersion": "1.45", "MinAPIVersion": "1.24", "Os": "linux"}
             return web.json_response(told)
-        if request.path.endswith("/json"):
-            mine = MINE in request.path
+        identifier = path.split("/")[-2]
+        if path.endswith("/json") and identifier in self.images:
+            name, image = self.images[identifier]
+            return web.json_response({"Image": image, "Config": {"Image": name}})
+        if path.endswith("/json"):
+            mine = identifier == MINE
             labels = {"dagster/stack": "blue", "dagster/run_id": RUN} if mine else {"x": "y"}
             config = {"Labels": labels, "Env": ["PASSWORD=1"]}
             return web.json_response({"Id": MINE, "Image": "i", "State": {}, "Config": config})
+        if path.endswith("/stop") and self.may_stop:
+            await self.may_stop.wait()
         return web.json_response({"Id": MINE}, status=201)
 
-    socket = f"/tmp/guard-test-{id(reached)}.sock"  # noqa: S108 # short enough for a socket
-    runner = web.ServerRunner(web.Server(engine_side))
+
+def created(reached):
+    return [json.loads(body) for _, path, body in reached if path == "/containers/create"]
+
+
+@asynccontextmanager
+async def open_doors(policy, fake, limit=25):
+    """Both doors in front of an engine; yields their ports."""
+    socket = f"/tmp/guard-test-{id(fake)}.sock"  # noqa: S108 # short enough for a socket
+    runner = web.ServerRunner(web.Server(fake.handle))
     await runner.setup()
     await web.UnixSite(runner, socket).start()
-    engine = Engine(socket, policy.labels, limit)
-    front = await listen(doors(engine, policy)[door_index], "127.0.0.1", 0)
-    yield front.addresses[0][1], reached
-    await front.cleanup()
-    await engine.session.close()
+    runs = Runs(policy, "blue", ["code_location"], limit)
+    opened = doors(socket, runs)
+    fronts = [await listen(door, "127.0.0.1", 0) for door in opened]
+    yield [front.addresses[0][1] for front in fronts]
+    for front in fronts:
+        await front.cleanup()
+    for door in opened:
+        await door.engine.session.close()
     await runner.cleanup()
     Path(socket).unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def open_door(policy, door_index, fake=None, **options):
+    """A door in front of an engine: its port, and what reached the engine."""
+    fake = fake or FakeEngine()
+    async with open_doors(policy, fake, **options) as ports:
+        yield ports[door_index], fake.reached
 
 
 async def send(port, request, client="127.0.0.1"):
@@ -306,7 +360,7 @@ def test_the_daemon_s_door_lets_a_run_s_whole_life_through(policy, asked):
     body = json.dumps(asked).encode()
     statuses, _ = run(
         policy, DAEMON,
-        line("GET", "/version"), line("POST", "/v1.45/containers/create", body),
+        line("GET", "/version"), line("POST", CREATE, body),
         line("GET", f"{PATH}/json"), line("POST", f"{PATH}/start"),
         line("POST", f"{PATH}/stop?t=30"),
     )  # fmt: skip
@@ -318,7 +372,7 @@ def test_the_webserver_s_door_only_looks_and_stops(policy, asked):
     statuses, reached = run(
         policy, WEBSERVER,
         line("GET", f"{PATH}/json"), line("POST", f"{PATH}/stop"),
-        line("POST", "/v1.45/containers/create", body), line("POST", f"{PATH}/start"),
+        line("POST", CREATE, body), line("POST", f"{PATH}/start"),
     )  # fmt: skip
     assert [status for status, _ in statuses] == [200, 201, 403, 403]
     assert not [path for _, path, _ in reached if "create" in path or "start" in path]
@@ -395,21 +449,179 @@ def test_a_body_in_chunks_is_held_to_the_same_policy(policy, asked):
     assert "User" in body
 
 
-def test_no_more_run_containers_than_the_limit_are_made(policy, asked):
-    request = line("POST", "/v1.45/containers/create", json.dumps(asked).encode())
-    ((status, body),), reached = run(policy, DAEMON, request, limit=2, alive=2)
+def engine_with(**attributes):
+    fake = FakeEngine()
+    vars(fake).update(attributes)
+    return fake
+
+
+def create_line(asked, **changed):
+    return line("POST", CREATE, json.dumps({**asked, **changed}).encode())
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "restarting", "created"])
+def test_no_more_run_containers_than_the_limit_are_made(policy, asked, state):
+    fake = engine_with(runs=[container(state)] * 2)
+    ((status, body),), reached = run(policy, DAEMON, create_line(asked), limit=2, fake=fake)
     assert status == 403
     assert "2 run containers are alive, 2 may be" in body
-    assert not [path for _, path, _ in reached if "create" in path]
+    assert not created(reached)
+
+
+def test_run_containers_that_ended_or_were_never_started_do_not_count(policy, asked):
+    fake = engine_with(runs=[container("exited")] * 9 + [container("created", START_SECONDS)] * 9)
+    ((status, _),), _ = run(policy, DAEMON, create_line(asked), limit=2, fake=fake)
+    assert status == 201
+
+
+def test_no_more_run_containers_than_the_limit_are_started(policy):
+    """However many were made before."""
+    start = line("POST", f"{PATH}/start")
+    few = engine_with(runs=[container()] + [container("created")] * 30)
+    ((status, _),), _ = run(policy, DAEMON, start, limit=2, fake=few)
+    assert status == 201
+    many = engine_with(runs=[container()] * 2)
+    ((status, body),), reached = run(policy, DAEMON, start, limit=2, fake=many)
+    assert status == 403
+    assert "2 run containers run, 2 may" in body
+    assert not [path for _, path, _ in reached if path.endswith("/start")]
+
+
+def test_of_many_starts_at_once_no_more_than_the_limit_reach_the_engine(policy):
+    fake = FakeEngine()
+    answer = fake.handle
+
+    async def handle(request):
+        if request.path.endswith("/start"):
+            fake.runs.append(container())
+        return await answer(request)
+
+    fake.handle = handle
+
+    async def attempt():
+        async with open_door(policy, DAEMON, limit=5, fake=fake) as (port, _):
+            start = line("POST", f"{PATH}/start")
+            return await asyncio.gather(*(send(port, start) for _ in range(31)))
+
+    statuses = [status for status, _ in asyncio.run(attempt())]
+    assert (statuses.count(201), statuses.count(403)) == (5, 26)
+
+
+# --- which images ---
+
+
+def test_a_run_container_is_made_from_the_image_that_its_code_server_runs(policy, asked):
+    """Also when the tag has moved since: the name stands for the ID of the server's image."""
+    for image in (IMAGE, IMAGE_ID):
+        ((status, _),), reached = run(policy, DAEMON, create_line(asked, Image=image))
+        assert status == 201
+        assert [body["Image"] for body in created(reached)] == [IMAGE_ID]
+
+
+@pytest.mark.parametrize(
+    ("servers", "image"),
+    [
+        ([code_server()], "blue-postgres:current"),
+        ([code_server()], "sha256:" + "2" * 64),
+        ([code_server()], IMAGE_ID[:20]),
+        ([code_server(service="webserver")], IMAGE),
+        ([code_server(**{"dagster/run_id": RUN})], IMAGE),
+        ([], IMAGE),
+    ],
+)
+def test_no_other_image_is_allowed(policy, asked, servers, image):
+    fake = engine_with(servers=servers)
+    ((status, body),), reached = run(policy, DAEMON, create_line(asked, Image=image), fake=fake)
+    assert status == 403
+    assert "is not one that a code location runs" in body
+    assert not created(reached)
+
+
+def test_what_a_code_server_ran_last_holds_until_a_new_one_runs(policy, asked):
+    """During a deploy there is no container for a moment; the old image is not allowed later."""
+    fake = FakeEngine()
+    new = "sha256:" + "3" * 64
+
+    async def attempt():
+        async with open_door(policy, DAEMON, fake=fake) as (port, _):
+            await send(port, create_line(asked))
+            fake.servers = []
+            await send(port, create_line(asked))
+            # A new one that does not run yet, beside the old one.
+            fake.images["d" * 64] = IMAGE, new
+            starting = {**code_server("d" * 64), "State": "created", "Created": 2}
+            fake.servers = [code_server(), starting]
+            await send(port, create_line(asked))
+            starting["State"] = "running"
+            await send(port, create_line(asked))
+            return await send(port, create_line(asked, Image=IMAGE_ID))
+
+    status, _ = asyncio.run(attempt())
+    images = [body["Image"] for body in created(fake.reached)]
+    assert images == [IMAGE_ID, IMAGE_ID, IMAGE_ID, new]
+    assert status == 403
+
+
+# --- stopping ---
+
+
+@pytest.mark.parametrize("door", [DAEMON, WEBSERVER])
+def test_a_request_to_stop_waits_no_longer_than_dagster_yaml_says(policy, door):
+    most = LAUNCHER["container_kwargs"]["stop_timeout"]
+    for seconds, expected in ((0, 201), (most, 201), (most + 1, 403), (9999, 403)):
+        stop = line("POST", f"{PATH}/stop?t={seconds}")
+        ((status, _),), reached = run(policy, door, stop)
+        stopped = [path for _, path, _ in reached if "/stop" in path]
+        assert status == expected
+        assert stopped == ([f"/containers/{MINE}/stop?t={seconds}"] if status == 201 else [])
+
+
+def test_stops_that_are_hung_up_on_hold_up_nothing(policy, asked):
+    async def attempt():
+        fake = engine_with(may_stop=asyncio.Event())
+        async with open_doors(policy, fake) as ports:
+            stop = line("POST", f"{PATH}/stop?t=30")
+            for n in range(130):
+                ((_, writer),) = await connected(ports[n % 2], 1, stop)
+                while len([p for _, p, _ in fake.reached if "/stop" in p]) <= n:
+                    await asyncio.sleep(0.01)
+                writer.close()
+            answers = [await send(ports[DAEMON], create_line(asked))]
+            answers += [await send(port, line("GET", f"{PATH}/json")) for port in ports]
+            fake.may_stop.set()
+            return answers
+
+    assert [status for status, _ in asyncio.run(attempt())] == [201, 200, 200]
+
+
+def test_one_door_s_waiting_requests_take_no_connection_from_the_other(policy, asked):
+    async def attempt():
+        fake = engine_with(may_stop=asyncio.Event())
+        async with open_doors(policy, fake) as ports:
+            stop = line("POST", f"{PATH}/stop?t=30")
+            waiting = []
+            # Of three clients, so that together they exceed the connections of one door.
+            for client in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+                waiting += await connected(ports[WEBSERVER], 50, stop, client)
+            while len([p for _, p, _ in fake.reached if "/stop" in p]) < 90:
+                await asyncio.sleep(0.01)
+            answer = await send(ports[DAEMON], create_line(asked))
+            fake.may_stop.set()
+            for _, writer in waiting:
+                writer.close()
+            return answer
+
+    assert asyncio.run(attempt())[0] == 201
 
 
 def test_an_engine_that_does_not_answer_is_named(policy):
     async def attempt():
-        engine = Engine("/nowhere.sock", policy.labels, 1)
-        runner = await listen(doors(engine, policy)[0], "127.0.0.1", 0)
+        opened = doors("/nowhere.sock", Runs(policy, "blue", [], 1))
+        runner = await listen(opened[0], "127.0.0.1", 0)
         answer = await send(runner.addresses[0][1], line("GET", "/version"))
         await runner.cleanup()
-        await engine.session.close()
+        for door in opened:
+            await door.engine.session.close()
         return answer
 
     status, text = asyncio.run(attempt())
@@ -520,9 +732,9 @@ def test_a_head_that_is_too_large_or_none_is_answered_with_400_and_no_traceback(
 
 def test_a_compressed_body_is_refused(policy, asked):
     body = gzip.compress(json.dumps(asked).encode())
-    request = line("POST", "/v1.45/containers/create", body, b"Content-Encoding: gzip\r\n")
+    request = line("POST", CREATE, body, b"Content-Encoding: gzip\r\n")
     ((status, text),), reached = run(policy, DAEMON, request)
-    assert (status, reached) == (403, [])
+    assert (status, reached) == (400, [])
     assert "not plain JSON" in text
 
 
