@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from stack import Stack, StackError, docker, say, table
+from stack import Stack, StackError, docker, printable, say, table
 
 # What each job computes last, and where the default I/O manager keeps it: {run_id} for an op's
 # output, nothing for an asset's.
@@ -100,14 +100,14 @@ def main() -> None:
         say("\nRunning the demonstration jobs, each in a container of its own:")
         results = [demonstrate(stack, job) for job in JOBS]
     except StackError as error:
-        sys.exit(f"demo: {error}")
+        sys.exit(printable(f"demo: {error}"))
     rows = [["job", "run", "status", "launch to end", "container", "image", "value"]]
     rows += [
         [r.job, r.run_id[:8], r.status, f"{r.seconds:.1f} s", r.container[:12],
          r.image.removeprefix("sha256:")[:12], str(r.value)]
         for r in results
     ]  # fmt: skip
-    print(f"\n{table(rows)}\n")
+    say(f"\n{table(rows)}\n")
     wrong = [r for r in results if r.status != "SUCCESS" or r.value != EXPECTED]
     if wrong:
         sys.exit(f"demo: {wrong[0].job} ended as {wrong[0].status} with {wrong[0].value}, not"

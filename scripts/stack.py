@@ -38,6 +38,7 @@ RUN_STOP_SECONDS = 30
 OPERATOR = "dagster"
 LOCALHOST = "127.0.0.1"
 HTTP_SECONDS = 60
+MAX_LINE_BYTES = 64 * 1024
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -76,10 +77,8 @@ class Stack:
         Raises:
             StackError: It failed, and check was asked for; says the last line of its output.
         """
-        files = [flag for name in ENV_FILES if (self.root / name).is_file()
-                 for flag in ("--env-file", name)]  # fmt: skip
         done = subprocess.run(
-            ["docker", "compose", *files, *arguments],
+            self.command(*arguments),
             cwd=self.root,
             env=self.environment,
             text=True,
@@ -91,6 +90,12 @@ class Stack:
             reason = (done.stderr or "").strip() or f"exit status {done.returncode}, output above"
             raise StackError(f"docker compose {arguments[0]}: {reason.splitlines()[-1]}")
         return done
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line for Compose."""
+        files = [flag for name in ENV_FILES if (self.root / name).is_file()
+                 for flag in ("--env-file", name)]  # fmt: skip
+        return ["docker", "compose", *files, *arguments]
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -347,7 +352,7 @@ def up(stack: Stack) -> None:
     is_terminal = sys.stderr.isatty()
     built = stack.compose("build", check=False, show=is_terminal)
     if built.returncode:
-        sys.stderr.write(built.stderr or "")
+        sys.stderr.write(printable(built.stderr or ""))
         raise StackError("an image could not be built: the reason is above")
     remove_switched_off(stack)
     say("starting, and waiting until every part is healthy")
@@ -437,7 +442,7 @@ def status(stack: Stack) -> None:
     rows.append(
         ["run containers", f"{len(stack.run_containers(running_only=True))} running", "", ""]
     )
-    print(table(rows))
+    say(table(rows))
     if not states:
         raise StackError(f"the stack {stack.name} is not up: make up")
     problems = stack.problems()
@@ -450,7 +455,7 @@ def logs(stack: Stack, run: str = "") -> None:
     """Prints the services' logs, or those of a run's container (a run id or its beginning)."""
     if not run:
         follow = ["--follow"] if os.environ.get("FOLLOW") == "1" else []
-        stack.compose("logs", "--tail", "200", *follow, show=True)
+        show(stack.command("logs", "--no-color", "--tail", "200", *follow), stack)
         return
     found = [c for run_id, c in stack.run_containers().items() if run_id.startswith(run)]
     if len(found) != 1:
@@ -458,7 +463,35 @@ def logs(stack: Stack, run: str = "") -> None:
             f"{len(found) or 'no'} containers on this machine belong to run {run}: see the run's"
             f" page, {stack.ui_url}/runs, whose events and step logs outlive its container"
         )
-    subprocess.run(["docker", "logs", "--timestamps", found[0]], check=True)
+    show(["docker", "logs", "--timestamps", found[0]], stack)
+
+
+def show(command: Sequence[str], stack: Stack) -> None:
+    """Runs a command whose output is user code's; to a terminal no control sequence gets through.
+
+    Raises:
+        StackError: It failed.
+    """
+    is_terminal = sys.stdout.isatty()
+    with subprocess.Popen(
+        command,
+        cwd=stack.root,
+        env=stack.environment,
+        stdout=subprocess.PIPE if is_terminal else None,
+        stderr=subprocess.STDOUT if is_terminal else None,
+    ) as done:
+        # One line at a time, for FOLLOW=1, and no longer than a terminal can bear.
+        while done.stdout and (line := done.stdout.readline(MAX_LINE_BYTES)):
+            # Compose 2.26 writes "erase this line" before each.
+            text = line.decode(errors="replace").removeprefix("\x1b[2K")
+            say(printable(text.removesuffix("\n")))
+    if done.returncode:
+        raise StackError(f"{' '.join(command[:3])}: exit status {done.returncode}")
+
+
+def printable(text: str) -> str:
+    r"""Text as a terminal may show it: what is not printable is written as `\x1b`."""
+    return "".join(one if one.isprintable() or one in "\t\n" else ascii(one)[1:-1] for one in text)
 
 
 def credentials(stack: Stack, user: str = OPERATOR) -> None:
@@ -477,7 +510,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def say(line: str) -> None:
     """Tells the operator what is going on."""
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 VERBS = {
@@ -496,7 +529,9 @@ def main() -> None:
     try:
         VERBS[verb](Stack(), *arguments)
     except StackError as error:
-        sys.exit(f"{verb}: {error}")
+        sys.exit(printable(f"{verb}: {error}"))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
