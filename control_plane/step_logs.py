@@ -19,6 +19,7 @@ from typing import IO, NoReturn, Self
 
 from dagster import DagsterInstance
 from dagster._core.storage.compute_log_manager import (
+    MAX_BYTES_CHUNK_READ,
     CapturedLogContext,
     CapturedLogMetadata,
     CapturedLogSubscription,
@@ -35,13 +36,15 @@ from dagster._utils.security import non_secure_md5_hash_str
 # Of each stream the UI is sent this much from the beginning. It shows 5 MiB and then offers the
 # download.
 MAX_SHOWN_BYTES = 6 * 2**20
+# At a time: as JSON, which many may ask for at once, NUL bytes take six times as much.
+MAX_BYTES_AT_ONCE = MAX_BYTES_CHUNK_READ
 # A download ends after this much: a sparse file can claim to have exabytes.
 MAX_DOWNLOAD_BYTES = 2**30
 CHUNK_BYTES = 256 * 1024
 # How often a log that somebody watches is looked at; upstream's is 2.5.
 POLL_SECONDS = 1.0
 # Followed at the same time, by all clients; beyond it the oldest ends.
-MAX_SUBSCRIPTIONS = 256
+MAX_SUBSCRIPTIONS = 64
 FOLLOW_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO would be waited for.
 FILE = FOLLOW_NO_LINK | os.O_NONBLOCK | os.O_NOCTTY
@@ -141,15 +144,13 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         offset: int = 0,
         max_bytes: int | None = None,
     ) -> tuple[bytes | None, int]:
-        """Reads a part of a stream, within its first MAX_SHOWN_BYTES.
+        """Reads at most MAX_BYTES_AT_ONCE of a stream, within its first MAX_SHOWN_BYTES.
 
         Returns:
             The bytes, None if there is no such log, and the offset behind them.
         """
         offset = max(offset, 0)
-        most = MAX_SHOWN_BYTES - offset
-        if max_bytes is not None:
-            most = min(most, max_bytes)
+        most = min(max_bytes or MAX_BYTES_AT_ONCE, MAX_BYTES_AT_ONCE, MAX_SHOWN_BYTES - offset)
         try:
             opened = self.open(log_key, IO_TYPE_EXTENSION[io_type])
         except OSError:

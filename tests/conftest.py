@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -67,6 +68,23 @@ def launch():
     variables = {"params": params}
     in_url = f"query={quote(LAUNCH)}&variables={quote(json.dumps(variables))}"
     return json.dumps({"query": LAUNCH, "variables": variables}), in_url, mark
+
+
+@pytest.fixture
+def own_certificate(tmp_path):
+    """A certificate for the public name, in PEM, and the settings that name its files."""
+    from harness import DOMAIN
+
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", "/CN=edge", "-addext", f"subjectAltName=DNS:{DOMAIN}",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    key.chmod(0o644)  # the edge is not root
+    settings = {"TLS_CERTIFICATE": str(certificate), "TLS_KEY": str(key)}
+    return certificate.read_text(), settings
 
 
 @pytest.hookimpl(hookwrapper=True)

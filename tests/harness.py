@@ -15,6 +15,8 @@ from stack import Stack, StackError, docker
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRA_DEFINITIONS = ROOT / "tests/stack/extra_definitions.py"
+# The public name of a stack that has one.
+DOMAIN = "dagster.example"
 # What TestStack.as_role runs, in the code location's image.
 CLIENT = """
 import json, sys, psycopg2
@@ -98,9 +100,10 @@ class TestStack(Stack):
 
     @contextmanager
     def edge_with(self, **settings):
-        """The edge with other settings, for as long as the block lasts."""
+        """Edge, sign-in and web servers with other settings, for as long as the block lasts."""
         before = self.environment
-        again = "up", "--detach", "--wait", "--no-deps", "edge"
+        services = "sign_in", "webserver", "webserver_viewer", "edge"
+        again = "up", "--detach", "--wait", "--no-deps", *services
         self.environment = {**before, **settings}
         try:
             self.compose(*again)

@@ -9,13 +9,12 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from harness import docker, wait_until
+from harness import DOMAIN, docker, wait_until
 from stack import OPERATOR, basic
 from test_edge import JSON, ask
 
 VERSION = b'{"query": "{ version }"}'
 MAY = b'{"query": "{ permissions { value } }"}'
-DOMAIN = "dagster.example"
 
 
 @contextmanager
@@ -142,19 +141,11 @@ def over_tls(stack, authority, host=DOMAIN):
         return response, tls.getpeercert()
 
 
-def test_with_a_domain_and_a_certificate_of_ones_own_it_speaks_https_only(stack, tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=edge", "-addext", f"subjectAltName=DNS:{DOMAIN}",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    key.chmod(0o644)  # the edge is not root
+def test_with_a_domain_and_a_certificate_of_ones_own_it_speaks_https_only(stack, own_certificate):
+    certificate, settings = own_certificate
     assert stack.password
-    settings = {"TLS_CERTIFICATE": str(certificate), "TLS_KEY": str(key)}
     with stack.edge_with(DOMAIN=DOMAIN, **settings):
-        response, _ = over_tls(stack, certificate.read_text())
+        response, _ = over_tls(stack, certificate)
         assert json.loads(response.text)["data"]["version"]
         assert "max-age" in response.getheader("Strict-Transport-Security")
         # In clear nobody is let in, and nothing is said.

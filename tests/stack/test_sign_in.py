@@ -1,12 +1,17 @@
 """Who may come in, and what happens to those who may not."""
 
+import asyncio
 import json
 from urllib.parse import quote, urlencode
 
+import aiohttp
 import pytest
-from harness import docker
+from harness import docker, wait_until
 from stack import OPERATOR, basic
 from test_edge import JSON, WEBSOCKET, ask
+
+from control_plane.sign_in import MEMORY_PER_USER
+from control_plane.websocket_relay import SECONDS_BETWEEN_CHECKS
 
 VERSION = b'{"query": "{ version }"}'
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -40,7 +45,7 @@ def test_a_person_who_is_not_signed_in_is_led_to_the_page_and_back(stack):
     assert (back.status, back.getheader("Location")) == (303, "/runs?view=queued")
 
 
-@pytest.mark.parametrize("path", ["/", "/graphql", "/server_info", "/logs/x", "/download_debug/x"])
+@pytest.mark.parametrize("path", ["/", "/graphql", "/server_info", "/logs/x/out"])
 def test_nothing_is_shown_to_who_is_not_signed_in(stack, path):
     method, body = ("POST", VERSION) if path == "/graphql" else ("GET", b"")
     response = ask(stack, method, path, JSON, body, sign_in=False)
@@ -96,7 +101,144 @@ def test_signing_out_ends_the_session(stack):
     assert may(stack, **cookie) == 401
 
 
-@pytest.mark.parametrize("goal", ["//evil.example", "/\\evil.example", "https://evil.example", ""])
+def subscribed(stack, headers):
+    """A WebSocket that has subscribed to a run's events, and heard of some."""
+
+    async def subscribe(session):
+        url = f"{stack.url}/graphql"
+        socket = await session.ws_connect(url, protocols=["graphql-ws"], headers=headers)
+        await socket.send_json({"type": "connection_init", "payload": {}})
+        query = """subscription { locationStateChangeEvents { event { message } } }"""
+        await socket.send_json({"id": "1", "type": "start", "payload": {"query": query}})
+        assert (await socket.receive_json())["type"] == "connection_ack"
+        return socket
+
+    return subscribe
+
+
+def closed_by(stack, headers, end):
+    """Whether a WebSocket is open before something is done, and closed within seconds after it."""
+
+    async def attempt():
+        async with aiohttp.ClientSession() as session:
+            socket = await subscribed(stack, headers)(session)
+            with pytest.raises(TimeoutError):  # longer than the relay takes to ask again
+                await socket.receive(timeout=2 * SECONDS_BETWEEN_CHECKS)
+            await asyncio.to_thread(end)
+            message = await socket.receive(timeout=10 * SECONDS_BETWEEN_CHECKS)
+            return message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+    return asyncio.run(attempt())
+
+
+def test_signing_out_closes_the_session_s_websockets_and_no_others(stack):
+    cookie, other = session(stack), session(stack)
+
+    def sign_out():
+        assert ask(stack, "POST", "/sign-out", cookie, sign_in=False).status == 303
+
+    async def attempt():
+        async with aiohttp.ClientSession() as client:
+            ending = await subscribed(stack, cookie)(client)
+            staying = await subscribed(stack, other)(client)
+            with pytest.raises(TimeoutError):
+                await ending.receive(timeout=2 * SECONDS_BETWEEN_CHECKS)
+            await asyncio.to_thread(sign_out)
+            message = await ending.receive(timeout=10 * SECONDS_BETWEEN_CHECKS)
+            assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+            with pytest.raises(TimeoutError):
+                await staying.receive(timeout=2 * SECONDS_BETWEEN_CHECKS)
+
+    asyncio.run(attempt())
+    assert may(stack, **cookie) == 401
+
+
+def test_a_changed_password_closes_the_websockets_that_were_opened_with_the_old_one(stack):
+    credentials = {"Authorization": basic("viewer", stack.password_of("viewer"))}
+    renew = "head -c 32 /dev/urandom | base64 >/s/viewer.new && chown 10001:10001 /s/viewer.new"
+    image = stack.config["services"]["prepare"]["image"]
+    volume = f"--volume={stack.name}_sign-in-credentials:/s"
+
+    def change():
+        docker("run", "--rm", "--user=0", volume, image, "sh", "-c",
+               f"{renew} && chmod 600 /s/viewer.new && mv /s/viewer.new /s/viewer")  # fmt: skip
+        stack.compose("restart", "sign_in")
+
+    assert closed_by(stack, credentials, change)
+    wait_until(lambda: may(stack, **credentials) == 401, "the new password")
+    new = {"Authorization": basic("viewer", stack.password_of("viewer"))}
+    assert may(stack, **new) == 200
+
+
+def test_one_user_s_sessions_do_not_push_out_another_s(stack):
+    cookie = session(stack)
+    viewer = stack.password_of("viewer")
+    opened = [post_form(stack, "viewer", viewer) for _ in range(MEMORY_PER_USER + 100)]
+    assert {answer.status for answer in opened} == {303}
+    assert may(stack, **cookie) == 200
+    cookies = [{"Cookie": answer.getheader("Set-Cookie").split(";")[0]} for answer in opened]
+    assert may(stack, **cookies[-1]) == 200
+    assert may(stack, **cookies[0]) == 401
+
+
+MULTIPART = "multipart/form-data; boundary=b"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (MULTIPART, b""),
+        (MULTIPART, b"--b\r\n"),
+        (MULTIPART, b"--b\r\nContent-Disposition: form-data\r\n\r\n"),
+        (MULTIPART, b"\x00" * 100),
+        ("multipart/form-data", b"--b--"),
+        ("application/json", b"{}"),
+        (None, b"user=dagster"),
+        ("application/x-www-form-urlencoded; charset=nonsense", b"user=dagster"),
+        (FORM["Content-Type"], b"\xff\xfe=%ff"),
+        (FORM["Content-Type"], b"&" * 1000 + b"a=1&" * 500),
+    ],
+)
+def test_what_is_no_form_is_answered_with_400(stack, content_type, body):
+    headers = {"Content-Type": content_type} if content_type else {}
+    response = ask(stack, "POST", "/sign-in", headers, body, sign_in=False)
+    assert (response.status, response.text) == (400, "not the form of the sign-in page\n")
+
+
+def test_a_form_that_is_too_large_is_refused(stack):
+    assert ask(stack, "POST", "/sign-in", FORM, b"user=" + b"x" * 5000).status == 413
+
+
+def test_the_printed_address_is_a_name_of_the_stack_s_own(stack):
+    """Cookies of 127.0.0.1 go to every other server on this machine that somebody visits."""
+    host = f"{stack.name}.localhost:{stack.address[1]}"
+    assert stack.ui_url == f"http://{host}"
+    assert stack.ui_url in stack.verb("status").stdout
+    assert stack.ui_url in docker("logs", stack.container_of("sign_in"))
+    assert stack.ui_url not in ask(stack, "GET", "/sign-in", host=host).text
+    for shared in ("127.0.0.1", "localhost", "[::1]"):
+        page = ask(stack, "GET", "/sign-in", host=f"{shared}:{stack.address[1]}").text
+        assert f'<a href="{stack.ui_url}/sign-in">' in page
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "/\t/evil.example",
+        "/\n/evil.example",
+        "\t//evil.example",
+        "/\x00/evil.example",
+        "/\\\t/evil.example",
+        "/x\r\nSet-Cookie: a=b",
+        "/\u2215evil.example",
+        "https://evil.example",
+        "javascript:alert(1)",
+        "evil.example",
+        "",
+    ],
+)
 def test_nobody_is_led_to_another_host_after_signing_in(stack, goal):
     assert post_form(stack, OPERATOR, stack.password, goal).getheader("Location") == "/"
 

@@ -1,0 +1,144 @@
+"""Requests written in every odd way launch nothing and change nothing, through edge and web server.
+
+To two programs the same bytes can mean different things. So the same requests are sent to both
+together, to the edge with Dagster's own web server behind it, and to the web server with no edge
+before it: each alone must hold. The requests are in request_fuzz.py.
+"""
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import http2_client
+import pytest
+import request_fuzz
+import yaml
+from harness import DOMAIN, docker
+from stack import OPERATOR, basic
+from test_instance import sql
+
+FUZZ = Path(__file__).with_name("request_fuzz.py")
+USERS = [OPERATOR, "viewer"]
+# Everything that a request could change, and that does not change by itself.
+TABLES = [
+    "runs", "run_tags", "event_logs", "asset_keys", "instigators", "job_ticks", "bulk_actions",
+    "dynamic_partitions", "concurrency_limits", "asset_check_executions",
+]  # fmt: skip
+COUNTS = "SELECT " + ", ".join(map("(SELECT count(*) FROM {})".format, TABLES))  # noqa: S608 # ours
+
+
+@pytest.fixture(scope="module")
+def dagster_s_own_web_server(stack):
+    """Behind the edge, instead of ours; and no daemon, so that what is launched does not start."""
+    override = stack.root / "docker-compose.override.yml"
+    names = {"webserver": [], "webserver_viewer": ["--read-only"]}
+    services = {
+        service: {"command": ["dagster-webserver", "--host", host, "--port", "3000", *options,
+                              "--workspace", "workspace.yaml"]}
+        for (service, options), host in zip(names.items(), ["webserver.ui", "viewer.ui"],
+                                            strict=True)
+    }  # fmt: skip
+    again = "up", "--detach", "--wait", "--no-deps", *names
+    override.write_text(yaml.safe_dump({"services": services}))
+    stack.compose("stop", "daemon")
+    stack.compose(*again)
+    yield
+    override.unlink()
+    stack.compose(*again, "daemon")
+
+
+def settings_for(stack, launch, user, spellings=1, as_the_ui=True):
+    body, in_url, _ = launch
+    address, port = stack.address
+    return {
+        "address": address, "port": port, "scheme": "http", "host": f"{address}:{port}",
+        "spellings": spellings, "as_the_ui": as_the_ui,
+        "authorization": basic(user, stack.password_of(user)), "mutation": body, "in_url": in_url,
+    }  # fmt: skip
+
+
+def fuzz(settings):
+    """Sends the requests from here."""
+    command = [sys.executable, str(FUZZ), json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def fuzz_behind_the_edge(stack, server, settings):
+    """Sends the requests to a web server, from its own network."""
+    image = stack.config["services"]["code_location"]["image"]
+    sent = settings | {"address": server, "port": 3000}
+    where = "--rm", f"--network={stack.name}_ui", "--user=10001", image
+    return json.loads(
+        docker("run", *where, "python", "-c", FUZZ.read_text(), json.dumps(sent)).splitlines()[-1]
+    )
+
+
+@contextmanager
+def nothing_changes(stack, launch):
+    before = sql(stack, COUNTS)
+    yield
+    assert not stack.runs_marked(launch[-1])
+    assert sql(stack, COUNTS) == before
+
+
+def assert_held(seen):
+    assert not seen["executed"], seen["executed"][:20]
+    assert not seen["failed"], seen["failed"][:20]
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_edge_and_web_server_together_let_none_of_23_000_odd_requests_through(stack, launch, user):
+    with nothing_changes(stack, launch):
+        seen = fuzz(settings_for(stack, launch, user))
+    assert seen["sent"] > 23_000
+    assert_held(seen)
+
+
+def test_over_http2_none_gets_through_either(stack, launch, own_certificate):
+    certificate, settings = own_certificate
+    with nothing_changes(stack, launch), stack.edge_with(DOMAIN=DOMAIN, **settings):
+        for user in USERS:
+            host = f"{DOMAIN}:{stack.address[1]}"
+            asked = settings_for(stack, launch, user, spellings=4) | {
+                "host": host,
+                "scheme": "https",
+            }
+            authorization = asked["authorization"].encode()
+            seen = http2_client.fuzz(
+                stack.address, DOMAIN, certificate, request_fuzz.requests(asked), authorization
+            )
+            assert seen["statuses"][400] + seen["statuses"][404] > 2000, seen["statuses"]
+            assert_held(seen)
+
+
+@pytest.mark.parametrize("server", ["webserver.ui", "viewer.ui"])
+def test_the_web_server_alone_lets_none_through(stack, launch, server):
+    """But for those that are written as the web UI writes them: whatever the path, they are its."""
+    settings = settings_for(stack, launch, OPERATOR, spellings=4, as_the_ui=False)
+    with nothing_changes(stack, launch):
+        assert_held(fuzz_behind_the_edge(stack, server, settings))
+
+
+@pytest.mark.usefixtures("dagster_s_own_web_server")
+def test_the_edge_alone_lets_none_through(stack, launch):
+    with nothing_changes(stack, launch):
+        for user in USERS:
+            seen = fuzz(settings_for(stack, launch, user, spellings=4))
+            assert not seen["executed"], seen["executed"][:20]
+
+
+@pytest.mark.usefixtures("dagster_s_own_web_server")
+def test_dagster_s_own_web_server_alone_lets_some_through(stack, launch):
+    """Else the tests above would show nothing."""
+    settings = settings_for(stack, launch, OPERATOR, spellings=100)
+    seen = fuzz_behind_the_edge(stack, "webserver.ui", settings)
+    launched = stack.runs_marked(launch[-1])
+    for run in launched:
+        delete = "mutation Delete($id: String!) { deletePipelineRun(runId: $id) { __typename } }"
+        stack.graphql(delete, id=run["runId"])
+    assert len(seen["executed"]) > 20
+    assert len(launched) > 10

@@ -1,0 +1,117 @@
+"""User code cannot make the web servers read their own files by way of the step logs.
+
+As a run container could, a container writes the volume of the step logs: links to the database
+password in place of a log, swapped in while the log is read.
+"""
+
+import asyncio
+import json
+from contextlib import contextmanager
+
+import aiohttp
+import pytest
+from harness import docker, wait_until
+from stack import OPERATOR
+
+RUN = "00000000-0000-4000-8000-000000000000"
+KEY = [RUN, "compute_logs", "step"]
+READS, AT_ONCE = 10_000, 16
+PASSFILE = "/run/dagster-credentials/pgpass"
+# Arguments: the log's folder, what to link to, and what to do.
+ATTACKER = f"""
+import os, pathlib, sys, time
+folder = pathlib.Path("/logs/{RUN}/compute_logs")
+log, spare = folder / "step.out", folder / "spare"
+folder.mkdir(parents=True, exist_ok=True)
+for name in (log, spare):
+    name.unlink(missing_ok=True)
+match sys.argv[1]:
+    case "swap":
+        while True:
+            spare.symlink_to("{PASSFILE}"); spare.replace(log)
+            spare.write_text("said\\n"); spare.replace(log)
+    case "link": log.symlink_to("{PASSFILE}")
+    case "process": log.symlink_to("/proc/self/environ")
+    case "fifo": os.mkfifo(log)
+    case "folder": log.mkdir()
+    case "sparse":
+        with log.open("wb") as file: file.truncate(2**42)
+    case "endless":
+        with log.open("wb") as file:
+            while file.tell() < 2**29: file.write(b"x" * 2**16)
+"""
+
+
+@contextmanager
+def attacker(stack, kind):
+    image = stack.config["services"]["code_location"]["image"]
+    volume = f"--volume={stack.name}_compute-logs:/logs"
+    started = docker("run", "--detach", volume, image, "python", "-c", ATTACKER, kind).strip()
+    try:
+        if kind not in ("swap", "endless"):
+            assert stack.ended(started)["ExitCode"] == 0
+        yield started
+    finally:
+        docker("rm", "--force", started)
+        clean = "python", "-c", f"import shutil; shutil.rmtree('/logs/{RUN}', True)"
+        docker("run", "--rm", volume, image, *clean)
+
+
+def read(stack, times, user=OPERATOR):
+    """What is seen of the log, by download and over GraphQL in turn: statuses and texts."""
+    query = "query Logs($key: [String!]!) { capturedLogs(logKey: $key) { stdout } }"
+    question = json.dumps({"query": query, "variables": {"key": KEY}})
+    seen = set()
+
+    async def reader(session, count):
+        for number in range(count):
+            if number % 4:
+                asked = session.get(f"{stack.url}/logs/{'/'.join(KEY)}/out")
+            else:
+                asked = session.post(f"{stack.url}/graphql", data=question)
+            async with asked as answer:
+                text = (await answer.content.read(1000)).decode()
+                seen.add((answer.status, text))
+
+    async def readers():
+        headers = {"Content-Type": "application/json"}
+        auth = aiohttp.BasicAuth(user, stack.password_of(user))
+        connector = aiohttp.TCPConnector(limit=AT_ONCE)
+        async with aiohttp.ClientSession(
+            auth=auth, headers=headers, connector=connector
+        ) as session:
+            await asyncio.gather(*(reader(session, times // AT_ONCE) for _ in range(AT_ONCE)))
+
+    asyncio.run(readers())
+    return seen
+
+
+GONE = {(404, "there is no such log"), (200, '{"data":{"capturedLogs":{"stdout":null}}}')}
+SAID = {(200, "said\n"), (200, '{"data":{"capturedLogs":{"stdout":"said\\n"}}}')}
+
+
+@pytest.mark.parametrize("user", [OPERATOR, "viewer"])
+def test_no_read_of_10_000_shows_a_file_that_is_swapped_in_while_it_reads(stack, user):
+    with attacker(stack, "swap") as swapper:
+        wait_until(lambda: read(stack, AT_ONCE, user) & SAID, "the log")
+        seen = read(stack, READS if user == OPERATOR else READS // 10, user)
+        assert stack.inspect(swapper)["State"]["Running"]
+    assert seen == GONE | SAID
+
+
+@pytest.mark.parametrize("kind", ["link", "process", "fifo", "folder"])
+def test_what_is_no_regular_file_is_not_there(stack, kind):
+    with attacker(stack, kind):
+        assert read(stack, 8 * AT_ONCE) == GONE
+
+
+@pytest.mark.parametrize("kind", ["sparse", "endless"])
+def test_a_log_without_end_takes_no_memory(stack, kind):
+    service = stack.container_of("webserver")
+    before = stack.inspect(service)["State"]["StartedAt"]
+    with attacker(stack, kind):
+        wait_until(lambda: any(status == 200 for status, _ in read(stack, AT_ONCE)), "the log")
+        read(stack, 4 * AT_ONCE)
+    state = stack.inspect(service)["State"]
+    assert (state["StartedAt"], state["OOMKilled"]) == (before, False)
+    assert stack.graphql("{ version }")["version"]
