@@ -12,7 +12,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, UnixConnector, web
@@ -31,9 +31,7 @@ ENGINE_TIMEOUT_SECONDS = 60
 # to inspect a container. Shorter than the time between two health checks, which ask for it too.
 VERSION_SECONDS = 30
 # The states of a container that takes memory and CPU.
-RUNNING = ["running", "paused", "restarting"]
-# The launcher starts a container in the second after it was made.
-START_SECONDS = 60
+ALIVE = ["running", "paused", "restarting"]
 # For a request's head, and again for its body: the launcher sends both at once.
 REQUEST_SECONDS = 5
 # Of one client (an address) on one door; the daemon and the webserver have a few at a time.
@@ -66,8 +64,8 @@ class Runs:
         self.project = project
         self.locations = frozenset(locations)
         self.limit = limit
-        # From counting the containers to the one that counts next.
-        self.changing = asyncio.Lock()
+        # From counting the containers until the next one counts.
+        self.starting = asyncio.Lock()
         # For each code location its server's container, and that one's image ID by name and by
         # itself. They hold while there is no container, which takes a second during a deploy.
         self.images: dict[str, tuple[str, dict[str, str]]] = {}
@@ -147,14 +145,11 @@ class Engine:
             raise OSError(f"{status} to a list of containers")
         return found
 
-    async def alive(self) -> int:
-        """How many run containers are running, or were made in the last minute to be started.
-
-        One that is never started would otherwise count for ever: the daemon may die in between.
-        """
-        newest = time() - START_SECONDS
-        found = await self.containers(self.runs.policy.labels, [*RUNNING, "created"])
-        return sum(one["State"] in RUNNING or one["Created"] > newest for one in found)
+    async def room(self) -> None:
+        """Raises Refused when as many run containers as may be alive are."""
+        alive = await self.containers(self.runs.policy.labels, ALIVE)
+        if len(alive) >= self.runs.limit:
+            raise Refused(f"{len(alive)} run containers are alive, {self.runs.limit} may be")
 
     async def images(self) -> dict[str, str]:
         """The images that the code locations run: their IDs by name and by themselves."""
@@ -183,12 +178,10 @@ class Engine:
             self.runs.images[service] = identifier, {name: image, image: image}
 
     async def start(self, path: re.Match[str], _: bytes) -> Answer:
-        """Starts a run container, if not too many are running."""
-        async with self.runs.changing:
+        """Starts a run container, if not too many are alive: many may have been created before."""
+        async with self.runs.starting:
             await self.own(path["id"])
-            running = await self.containers(self.runs.policy.labels, RUNNING)
-            if len(running) >= self.runs.limit:
-                raise Refused(f"{len(running)} run containers run, {self.runs.limit} may")
+            await self.room()
             return await self.ask("POST", f"/containers/{path['id']}/start")
 
     async def stop(self, path: re.Match[str], _: bytes) -> Answer:
@@ -203,15 +196,13 @@ class Engine:
     async def create(self, _: re.Match[str], body: bytes) -> Answer:
         """Creates a run container as the policy has it, from an image that a code location runs."""
         wanted = self.runs.policy.rebuild(body)
-        async with self.runs.changing:
-            images = await self.images()
-            if wanted["Image"] not in images:
-                raise Refused(f"image {wanted['Image']!r} is not one that a code location runs")
-            wanted["Image"] = images[wanted["Image"]]
-            alive = await self.alive()
-            if alive >= self.runs.limit:
-                raise Refused(f"{alive} run containers are alive, {self.runs.limit} may be")
-            return await self.ask("POST", "/containers/create", wanted)
+        images = await self.images()
+        if wanted["Image"] not in images:
+            raise Refused(f"image {wanted['Image']!r} is not one that a code location runs")
+        wanted["Image"] = images[wanted["Image"]]
+        # Start counts again; here it keeps what could not be started from being made.
+        await self.room()
+        return await self.ask("POST", "/containers/create", wanted)
 
 
 class Missing(Exception):

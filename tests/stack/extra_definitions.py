@@ -27,6 +27,27 @@ def talk():
     speak()
 
 
+# A window's title, another colour, a cleared screen, a way back over what was written, the
+# clipboard, C1 control characters, another writing direction, bytes that are no UTF-8.
+CONTROL = (
+    b"\x1b]0;owned\x07 \x1b[31mred \x1b[2J \rback \x1b]52;c;b3du\x07"
+    + " \x9b31m \u202e gnirts\x00".encode()
+    + b" \xff end"
+)
+
+
+@op
+def take_over_the_terminal():
+    sys.stdout.flush()
+    sys.stdout.buffer.write(CONTROL + b"\n")
+    sys.stdout.flush()
+
+
+@job
+def control_sequences():
+    take_over_the_terminal()
+
+
 @op
 def break_down():
     raise RuntimeError("the pump is dry")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from create_request import LAUNCHER, RUN, launcher_request, mutated, mutations
-from harness import docker
+from harness import docker, wait_until
 from hypothesis import HealthCheck, given, settings
 from test_hardening import weaknesses
 
@@ -92,3 +92,50 @@ def test_containers_of_accepted_requests_are_what_dagster_yaml_says(stack, creat
         }  # fmt: skip
         of_the_run = {"dagster/run_id": RUN, "dagster/job_name": "process_numbers"}
         assert config["Labels"] == {**of_the_image["Labels"], **kwargs["labels"], **of_the_run}
+
+
+def test_a_run_is_made_from_the_image_that_its_server_runs_though_the_tag_has_moved(stack):
+    tag = stack.config["services"]["code_location"]["image"]
+    served = stack.inspect(stack.container_of("code_location"))["Image"]
+    docker("tag", stack.config["services"]["postgres"]["image"], tag)
+    try:
+        run = stack.run("process_numbers")
+        assert stack.inspect(stack.run_containers()[run])["Image"] == served
+    finally:
+        docker("tag", served, tag)
+
+
+# Holds as many containers as the limit running; prints what the guard says to one more.
+START = """
+import http.client, json, sys
+def call(method, path, body=None):
+    connection = http.client.HTTPConnection("guard-launch", 2375)
+    connection.request(method, "/v1.45/containers/" + path, body)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read() or b"null")
+answers = [call("POST", f"{identifier}/start") for identifier in json.loads(sys.stdin.read())]
+print(json.dumps(answers))
+"""
+
+
+def test_no_more_run_containers_than_the_limit_can_be_started_however_many_were_made(stack):
+    """Made by us with the labels of run containers, in states that the guard has to look for."""
+    limit = int(stack.config["services"]["guard"]["environment"]["GUARD_MAX_RUNS"])
+    image = stack.config["services"]["code_location"]["image"]
+    labels = f"--label=dagster/stack={stack.name}", f"--label=dagster/run_id={RUN}"
+    wait_until(lambda: not stack.run_containers(running_only=True), "runs to end")
+    made = [
+        docker("create", "--network=none", *labels, image, "sleep", "600").strip()
+        for _ in range(limit + 3)
+    ]
+    try:
+        done = subprocess.run(
+            ["docker", "exec", "-i", stack.container_of("daemon"), "python", "-c", START],
+            input=json.dumps(made), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        answers = json.loads(done.stdout)
+        statuses = [status for status, _ in answers]
+        assert statuses == [204] * limit + [403] * 3
+        assert f"{limit} run containers are alive, {limit} may be" in answers[-1][1]["message"]
+    finally:
+        docker("rm", "--force", *made)

@@ -95,7 +95,7 @@ def test_asking_for_the_log_of_an_unknown_run_says_where_to_look(stack):
     done = stack.verb("logs", "0000dead")
     assert done.returncode == 1
     assert "no containers on this machine belong to run 0000dead" in done.stderr
-    assert f"{stack.url}/runs" in done.stderr
+    assert f"{stack.ui_url}/runs" in done.stderr
 
 
 def retries_of(stack, run):

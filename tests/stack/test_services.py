@@ -145,7 +145,7 @@ def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     assert second.is_healthy()
     # It says where to sign in and how; the command it names prints what lets us in.
     hint = second.compose("logs", "--no-log-prefix", "sign_in").stdout
-    assert f"sign in at {second.url} as dagster" in hint
+    assert f"sign in at {second.ui_url} as dagster" in hint
     command = hint.partition("the password: docker compose ")[2].split()[:4]
     assert second.compose(command[0], "--no-TTY", *command[1:]).stdout.strip() == second.password
     run = second.run("process_numbers")

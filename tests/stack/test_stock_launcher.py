@@ -1,7 +1,5 @@
 """Dagster's own DockerRunLauncher works behind the guard: nothing there is made for ours."""
 
-import shutil
-
 import pytest
 from harness import EXTRA_DEFINITIONS, docker, wait_until
 from test_forged_runs import said_of
@@ -22,7 +20,9 @@ def stock(new_stack):
         assert ours in instance
         instance = instance.replace(ours, stock)
     file.write_text(instance)
-    shutil.copy(EXTRA_DEFINITIONS, made.root / "code_location/defs/extra_definitions.py")
+    definitions = made.root / "code_location/defs/extra_definitions.py"
+    # An image that no other stack has, so that it can be removed.
+    definitions.write_text(f"{EXTRA_DEFINITIONS.read_text()}\n# {made.environment['STACK_NAME']}\n")
     done = made.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
     yield made
@@ -55,16 +55,27 @@ def test_it_terminates_a_run(stock):
     assert stock.ended(container)["ExitCode"] != 137
 
 
-def test_it_fails_a_run_whose_image_is_missing_with_the_guard_s_reason(stock):
+def test_it_launches_a_run_though_its_image_s_tag_is_gone(stock):
+    """The guard knows which image the code server runs."""
     image = stock.config["services"]["code_location"]["image"]
     kept = image.replace(":current", ":kept")
     docker("tag", image, kept)
     docker("rmi", image)
     try:
-        run = stock.launch("process_numbers")
-        assert stock.finished(run) == "FAILURE"
+        stock.run("process_numbers")
     finally:
         docker("tag", kept, image)
         docker("rmi", kept)
+
+
+def test_it_fails_a_run_whose_image_is_missing_with_the_guard_s_reason(stock):
+    daemon, server = stock.container_of("daemon"), stock.container_of("code_location")
+    docker("stop", daemon)
+    run = stock.launch("process_numbers")
+    # Whatever is made from the image has to go first.
+    docker("rm", "--force", server, *stock.run_containers().values())
+    docker("rmi", "--force", stock.config["services"]["code_location"]["image"])
+    docker("start", daemon)
+    assert stock.finished(run) == "FAILURE"
     assert "image is not on this machine, and images are not pulled: make up" in said_of(stock, run)
     assert run not in stock.run_containers()

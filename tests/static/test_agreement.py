@@ -311,7 +311,7 @@ def test_the_edge_finds_the_web_servers_where_they_listen():
         command = SERVICES[name]["command"]
         host = command[command.index("--host") + 1]
         assert SERVICES[name]["networks"]["ui"]["aliases"] == [host]
-        assert f"reverse_proxy {host}:3000" in text("edge/Caddyfile")
+        assert f"import from {host}" in text("edge/Caddyfile")
         assert f"http://{host}:3000/graphql" in SERVICES[name]["healthcheck"]["test"]
 
 
