@@ -104,7 +104,8 @@ def main() -> None:
         f"# The guard's cost per launch\n\n`make bench`, {os.cpu_count()} cores. Medians of"
         f" {ROUNDS} launches each, in turn; a launch is the sum of its calls. Nothing is started:"
         " a `stop` of what does not run, and a list of the run containers that are alive, are what"
-        " `start` costs beside the engine's own work. The guard remembers the engine's version for half a minute.\n\n"
+        " `start` costs beside the engine's own work. The guard remembers the engine's version for"
+        " half a minute.\n\n"
         f"```\n{result}\n```\n"
     )
     if added > LIMIT_MS:

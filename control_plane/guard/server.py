@@ -196,12 +196,11 @@ class Engine:
     async def create(self, _: re.Match[str], body: bytes) -> Answer:
         """Creates a run container as the policy has it, from an image that a code location runs."""
         wanted = self.runs.policy.rebuild(body)
-        images = await self.images()
+        # Start counts again; here it keeps what could not be started from being made.
+        images, *_rest = await asyncio.gather(self.images(), self.room())
         if wanted["Image"] not in images:
             raise Refused(f"image {wanted['Image']!r} is not one that a code location runs")
         wanted["Image"] = images[wanted["Image"]]
-        # Start counts again; here it keeps what could not be started from being made.
-        await self.room()
         return await self.ask("POST", "/containers/create", wanted)
 
 

@@ -147,16 +147,15 @@ ATTACKS = {
 def test_an_attack_is_refused_and_launches_nothing(stack, launch, attack):
     status, method, path, headers = ATTACKS[attack]
     body, in_url, mark = launch
-    response = ask(
-        stack,
-        method,
-        path.format(url=in_url),
-        headers,
-        b"" if "{url}" in path or method == "OPTIONS" else body.encode(),
-    )
-    assert (response.status, response.text.count("\n")) == (status, 0), response.text
-    assert response.text, "a refusal says why"
-    assert response.getheader("Access-Control-Allow-Origin") is None
+    body = b"" if "{url}" in path or method == "OPTIONS" else body.encode()
+    # Refused before anybody is asked who the client is.
+    for is_signed_in in (True, False):
+        response = ask(
+            stack, method, path.format(url=in_url), headers, body, sign_in=is_signed_in
+        )  # fmt: skip
+        assert (response.status, response.text.count("\n")) == (status, 0), response.text
+        assert response.text, "a refusal says why"
+        assert response.getheader("Access-Control-Allow-Origin") is None
     assert not stack.runs_marked(mark)
 
 
@@ -175,7 +174,11 @@ def test_a_malformed_host_is_refused_though_its_origin_is_the_same(stack, launch
     body, _, mark = launch
     host = f"127.0.0.1{port}"
     headers = {**JSON, "Origin": f"http://{host}"}
-    assert ask(stack, "POST", "/graphql", headers, body.encode(), host=host).status == 400
+    for is_signed_in in (True, False):
+        response = ask(
+            stack, "POST", "/graphql", headers, body.encode(), host=host, sign_in=is_signed_in
+        )
+        assert response.status == 400
     assert not stack.runs_marked(mark)
 
 
