@@ -271,6 +271,15 @@ package_index() {
     fi
 }
 
+# The Maven repository that this host is configured with, if any.
+maven_repository() {
+    if [ -n "${MAVEN_REPOSITORY:-}" ]; then
+        printf '%s' "$MAVEN_REPOSITORY"
+    else
+        python3 scripts/maven_repository.py
+    fi
+}
+
 write_machine_env() {
     local new
     # Asking pip takes half a second, so only when its configuration may have changed.
@@ -279,8 +288,8 @@ write_machine_env() {
     else
         index=$(package_index)
     fi
-    new=$(printf '# Written by scripts/setup.sh: what it found on this machine.\nPYTHON_IMAGE=%s\nPOSTGRES_IMAGE=%s\nCADDY_IMAGE=%s\nCA_BUNDLE=%s\nPIP_INDEX_URL=%s' \
-        "$python_image" "$postgres_image" "$caddy_image" "$(ca_bundle)" "$index")
+    new=$(printf '# Written by scripts/setup.sh: what it found on this machine.\nPYTHON_IMAGE=%s\nPOSTGRES_IMAGE=%s\nCADDY_IMAGE=%s\nCA_BUNDLE=%s\nPIP_INDEX_URL=%s\nMAVEN_REPOSITORY=%s' \
+        "$python_image" "$postgres_image" "$caddy_image" "$(ca_bundle)" "$index" "$(maven_repository)")
     [ "$new" = "$(cat "$MACHINE_ENV" 2>/dev/null)" ] || printf '%s\n' "$new" >"$MACHINE_ENV"
 }
 

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Inside an image build: fetches the jars of a lock file from a Maven repository. Standard library.
+
+    fetch_jars.py LOCK FOLDER      environment: MAVEN_REPOSITORY; secret: ca_bundle (may be empty)
+
+Each line of the lock is GROUP:ARTIFACT:VERSION SHA-256. A jar with another checksum ends the build.
+A repository that cannot be reached, or lacks the jar, does not: the build goes on without the jar,
+and what needs it says so when it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import ssl
+import sys
+import urllib.request
+from pathlib import Path
+
+CA_BUNDLE = Path("/run/secrets/ca_bundle")
+SECONDS = 60
+
+
+class WrongChecksum(Exception):
+    """A jar is not the one that was locked."""
+
+
+def wanted(lock: str) -> list[tuple[str, str]]:
+    """Coordinates and checksum of each jar in a lock file's text."""
+    lines = [line.split() for line in lock.splitlines() if line and not line.startswith("#")]
+    return [(coordinates, checksum) for coordinates, checksum in lines]
+
+
+def path_of(coordinates: str) -> str:
+    """Where a Maven repository keeps the jar with these coordinates."""
+    group, artifact, version = coordinates.split(":")
+    return f"{group.replace('.', '/')}/{artifact}/{version}/{artifact}-{version}.jar"
+
+
+def trusted() -> ssl.SSLContext:
+    """The host's authorities where the build was given them, else those of the image."""
+    given = CA_BUNDLE.is_file() and CA_BUNDLE.stat().st_size > 0
+    return ssl.create_default_context(cafile=str(CA_BUNDLE) if given else None)
+
+
+def fetch(repository: str, coordinates: str, checksum: str, folder: Path) -> None:
+    """Puts a jar into the folder.
+
+    Raises:
+        OSError, HTTPException: The repository cannot be reached, or does not have the jar.
+        WrongChecksum: It has another one.
+    """
+    path = path_of(coordinates)
+    url = f"{repository.rstrip('/')}/{path}"
+    if not url.startswith(("https://", "http://")):
+        raise OSError(f"{repository} is not an address that begins with https:// or http://")
+    with urllib.request.urlopen(url, timeout=SECONDS, context=trusted()) as answer:  # noqa: S310
+        jar = answer.read()
+    found = hashlib.sha256(jar).hexdigest()
+    if found != checksum:
+        raise WrongChecksum(f"{url} has the SHA-256 {found}; requirements/jars.lock has {checksum}")
+    (folder / Path(path).name).write_bytes(jar)
+
+
+def main() -> None:
+    """Exits with 1 and one line when a checksum is wrong."""
+    lock, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    repository = os.environ.get("MAVEN_REPOSITORY", "")
+    for coordinates, checksum in wanted(lock.read_text()):
+        if not repository:
+            print(f"fetch_jars: no Maven repository is set; going on without {coordinates}")
+            continue
+        try:
+            fetch(repository, coordinates, checksum, folder)
+            print(f"fetch_jars: fetched {coordinates}")
+        except WrongChecksum as error:
+            sys.exit(f"fetch_jars: {error}")
+        except (OSError, http.client.HTTPException) as error:
+            print(f"fetch_jars: going on without {coordinates}: {repository}: {error}")
+
+
+if __name__ == "__main__":
+    main()
