@@ -214,6 +214,7 @@ class Stack:
         assets: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
         location: str = "code_location",
+        partition: str | None = None,
     ) -> str:
         """Launches a job, as the web UI does.
 
@@ -222,6 +223,7 @@ class Stack:
             assets: Only these assets of an asset job; all if none are named.
             config: The run's configuration.
             location: The code location that the job is in.
+            partition: The key of the partition, for a job that has partitions.
 
         Returns:
             The run id.
@@ -235,7 +237,11 @@ class Stack:
             "jobName": job,
             "assetSelection": [{"path": [asset]} for asset in assets] or None,
         }
-        answer = self.graphql(LAUNCH, params={"selector": selector, "runConfigData": config or {}})
+        params: dict[str, Any] = {"selector": selector, "runConfigData": config or {}}
+        if partition:
+            tags = [{"key": "dagster/partition", "value": partition}]
+            params["executionMetadata"] = {"tags": tags}
+        answer = self.graphql(LAUNCH, params=params)
         if answer["launchRun"]["__typename"] != "LaunchRunSuccess":
             raise StackError(f"{job} was not launched: {json.dumps(answer['launchRun'])}")
         return answer["launchRun"]["run"]["runId"]

@@ -91,10 +91,10 @@ class TestStack(Stack):
             seconds,
         )
 
-    def run(self, job, assets=(), **options):
+    def run(self, job, assets=(), seconds=120, **options):
         """Launches and waits for success; returns the run id."""
         run_id = self.launch(job, assets, **options)
-        status = self.finished(run_id)
+        status = self.finished(run_id, seconds)
         assert status == "SUCCESS", self.events(run_id)
         return run_id
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dagster import Config, asset, define_asset_job
 from pyarrow.fs import S3FileSystem
 
-from warehouse_location.defs.stores.managers import settings
+from warehouse_location.defs.stores.settings import settings
 
 BATCH_ROWS = 100_000
 

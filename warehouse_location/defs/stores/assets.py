@@ -1,15 +1,21 @@
 """A pair of assets for each I/O manager: one run writes the first, another reads it."""
 
+from decimal import Decimal
+
 import pandas as pd
 from dagster import (
     AssetIn,
     AssetKey,
     AssetsDefinition,
+    Config,
+    DailyPartitionsDefinition,
     asset,
     define_asset_job,
     multiprocess_executor,
 )
 from pyspark.sql import DataFrame
+from pyspark.sql.functions import sum as sum_
+from pyspark.sql.functions import to_date
 
 from warehouse_location.defs.stores.spark import Spark
 
@@ -79,14 +85,13 @@ def pandas_sum(context, pandas_numbers: pd.DataFrame) -> pd.DataFrame:
 @asset(
     io_manager_key="bigquery_pyspark",
     group_name="bigquery_pyspark",
-    description="Numbers from Spark, as a table in BigQuery; needs the Spark BigQuery connector",
+    description="Numbers from Spark, as a table in BigQuery",
     kinds={"pyspark", "bigquery"},
     owners=["team:numbers"],
 )
 def pyspark_numbers(context, spark: Spark) -> DataFrame:
     frame = spark.session().createDataFrame([(number,) for number in range(1, 11)], ["number"])
     context.log.info(f"Spark {spark.session().version} counts {frame.count()} rows")
-    spark.require_bigquery_connector()
     return frame
 
 
@@ -98,9 +103,70 @@ def pyspark_numbers(context, spark: Spark) -> DataFrame:
     owners=["team:numbers"],
 )
 def pyspark_sum(context, pyspark_numbers: DataFrame) -> DataFrame:
-    total = pyspark_numbers.groupBy().sum("number")
+    total = pyspark_numbers.agg(sum_("number").alias("sum"))
     context.add_output_metadata({"sum": total.first()[0]})
     return total
+
+
+# Types that both Spark and BigQuery have.
+EVERY_TYPE = (
+    "day timestamp, number bigint, half double, label string, even boolean, date date,"
+    " price decimal(10, 2), raw binary, pair array<bigint>, part struct<name: string, size: bigint>"
+)
+
+
+class Size(Config):
+    """How many rows a day has."""
+
+    rows: int = 3
+
+
+@asset(
+    io_manager_key="bigquery_pyspark",
+    partitions_def=DailyPartitionsDefinition(start_date="2026-01-01"),
+    metadata={"partition_expr": "day"},
+    group_name="bigquery_pyspark",
+    description="Rows of every type, a partition of the table for each day",
+    kinds={"pyspark", "bigquery"},
+    owners=["team:numbers"],
+)
+def pyspark_days(context, config: Size, spark: Spark) -> DataFrame:
+    day = context.partition_time_window.start
+    rows = [
+        (
+            day,
+            n,
+            n / 2,
+            f"row {n}",
+            n % 2 == 0,
+            day.date(),
+            Decimal(n) / 4,
+            b"\0\xff",
+            [n, -n],
+            ("all", n),
+        )
+        for n in range(1, config.rows + 1)
+    ]
+    return spark.session().createDataFrame(rows, EVERY_TYPE)
+
+
+@asset(
+    io_manager_key="bigquery_pyspark",
+    group_name="bigquery_pyspark",
+    description="How many rows each day has, read back from there",
+    kinds={"pyspark", "bigquery"},
+    owners=["team:numbers"],
+)
+def pyspark_days_counted(context, pyspark_days: DataFrame) -> DataFrame:
+    counted = pyspark_days.groupBy(to_date("day").alias("day")).count().orderBy("day")
+    context.add_output_metadata(
+        {
+            "days": ", ".join(f"{row['day']}: {row['count']}" for row in counted.collect()),
+            "first": str(pyspark_days.orderBy("day", "number").first()),
+            "types": pyspark_days.schema.simpleString(),
+        }
+    )
+    return counted
 
 
 # Which I/O manager works when steps run in processes of their own (docs/architecture.md).
@@ -111,5 +177,5 @@ several_processes = [
         description=f"Both assets of {manager}, each step in a process of its own",
         executor_def=multiprocess_executor,
     )
-    for manager in ("filesystem", "in_memory", "s3", "gcs")
+    for manager in ("filesystem", "in_memory", "s3", "gcs", "pandas", "pyspark")
 ]

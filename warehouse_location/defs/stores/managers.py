@@ -3,9 +3,7 @@
 import base64
 import json
 import os
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -19,10 +17,10 @@ from dagster import (
 )
 from dagster_aws.s3 import S3PickleIOManager, S3Resource
 from dagster_gcp import GCSPickleIOManager, GCSResource
-from dagster_gcp_pandas import BigQueryPandasIOManager
-from dagster_gcp_pyspark import BigQueryPySparkIOManager
 
-SETTINGS = Path(__file__).parents[2] / "stores.toml"
+from warehouse_location.defs.stores.bigquery import BigQueryPandas, BigQuerySpark
+from warehouse_location.defs.stores.settings import settings
+from warehouse_location.defs.stores.spark import Spark
 
 
 class InMemoryWithinOneProcess(InMemoryIOManager):
@@ -40,11 +38,7 @@ class InMemoryWithinOneProcess(InMemoryIOManager):
             ) from None
 
 
-def settings() -> dict[str, Any]:
-    return tomllib.loads(SETTINGS.read_text())
-
-
-def managers(config: Mapping[str, Any]) -> dict[str, Any]:
+def managers(config: Mapping[str, Any], spark: Spark) -> dict[str, Any]:
     """Every I/O manager by its name in stores.toml.
 
     Google's clients find an emulator through the environment only.
@@ -71,8 +65,8 @@ def managers(config: Mapping[str, Any]) -> dict[str, Any]:
         "gcs": GCSPickleIOManager(
             gcs=GCSResource(project=gcs["project"]), gcs_bucket=gcs["bucket"]
         ),
-        "bigquery_pandas": BigQueryPandasIOManager(**tables, write_mode="truncate"),
-        "bigquery_pyspark": BigQueryPySparkIOManager(**tables),
+        "bigquery_pandas": BigQueryPandas(**tables, write_mode="truncate"),
+        "bigquery_pyspark": BigQuerySpark(**tables, spark=spark),
     }
 
 
@@ -86,8 +80,9 @@ def _nobody() -> str:
 
 @definitions
 def resources() -> Definitions:
-    config = settings()
-    made = managers(config)
+    config, spark = settings(), Spark()
+    made = managers(config, spark)
     return Definitions(
-        resources={**made, "io_manager": made[config["default"]]}, executor=in_process_executor
+        resources={**made, "io_manager": made[config["default"]], "spark": spark},
+        executor=in_process_executor,
     )

@@ -1,46 +1,111 @@
-"""The Spark session, and the connector that Spark needs to reach BigQuery."""
+"""The Spark session, and what Spark needs to reach BigQuery."""
 
 import os
+import ssl
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from dagster import ConfigurableResource, Definitions, Failure, definitions
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
+from dagster import ConfigurableResource, Failure
 from pyspark.sql import SparkSession
+
+from warehouse_location.defs.stores.settings import settings
 
 # Jars in this folder of the image are on Spark's class path.
 JARS = Path(os.environ.get("SPARK_JARS", "/opt/spark-jars"))
+CONNECT_SECONDS = 10
 
 
 class Spark(ConfigurableResource):
     """A Spark session inside the run's own process."""
 
     driver_memory: str = "512m"
+    # A short run takes less CPU time and memory without Java's second compiler. A computation of
+    # many minutes is quicker with it: set this to nothing.
+    java_options: str = "-XX:TieredStopAtLevel=1"
 
     def session(self) -> SparkSession:
-        """The one session of this process, started when it is first asked for."""
-        return (
-            SparkSession.builder.master("local[1]")
-            .config("spark.ui.enabled", "false")
-            .config("spark.driver.bindAddress", "127.0.0.1")
-            .config("spark.driver.host", "127.0.0.1")
-            .config("spark.driver.memory", self.driver_memory)
-            .config("spark.jars", ",".join(str(jar) for jar in sorted(JARS.glob("*.jar"))))
-            .getOrCreate()
+        """The one session of this process, started when it is first asked for.
+
+        Raises Failure when the Storage API of a local BigQuery does not answer.
+        """
+        if session := SparkSession.getActiveSession():
+            return session
+        options = {
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.memory": self.driver_memory,
+            "spark.driver.extraJavaOptions": self.java_options,
+            # Not spark.jars: Spark copies those into /tmp, which is the run's memory.
+            "spark.driver.extraClassPath": f"{JARS}/*",
+        }
+        bigquery = settings()["bigquery"]
+        if has_bigquery_connector():
+            options |= connector_options(bigquery)
+            if "emulator" in bigquery:
+                store = trust_store(bigquery["storage_emulator"])
+                options["spark.driver.extraJavaOptions"] += f" -Djavax.net.ssl.trustStore={store}"
+        builder = SparkSession.builder.master("local[1]")
+        return builder.config(map=options).getOrCreate()
+
+
+def has_bigquery_connector() -> bool:
+    return bool(list(JARS.glob("spark-*bigquery*.jar")))
+
+
+def require_bigquery_connector() -> None:
+    """Raises Failure, with what to do, when Spark could not reach BigQuery.
+
+    Spark itself says DATA_SOURCE_NOT_FOUND below a hundred lines of Java.
+    """
+    if not has_bigquery_connector():
+        raise Failure(
+            f"Spark cannot reach BigQuery: there is no connector in {JARS}. The build of this image"
+            " reached no Maven repository that has it. Set MAVEN_REPOSITORY to one that has the jar"
+            " in requirements/jars.lock, and build the image again.",
+            allow_retries=False,
         )
 
-    def require_bigquery_connector(self) -> None:
-        """Raises Failure, with what to do, when Spark could not write to BigQuery.
 
-        Spark itself says DATA_SOURCE_NOT_FOUND below a hundred lines of Java.
-        """
-        if not list(JARS.glob("spark-*bigquery*.jar")):
-            raise Failure(
-                f"Spark cannot reach BigQuery: there is no connector in {JARS}. Put"
-                " spark-3.5-bigquery-<version>.jar (Maven: com.google.cloud.spark) into"
-                " warehouse_location/jars/ and build the image again.",
-                allow_retries=False,
-            )
+def connector_options(bigquery: Mapping[str, Any]) -> dict[str, str]:
+    """The connector's options, as Spark's configuration.
+
+    Dagster's I/O manager passes none but the table; all else has to be in here.
+    """
+    options = {
+        "parentProject": bigquery["project"],
+        # The defaults take minutes to give up on a store that does not answer.
+        "httpMaxRetry": "2",
+        "httpConnectTimeout": str(CONNECT_SECONDS * 1000),
+        "createReadSessionTimeoutInSeconds": str(3 * CONNECT_SECONDS),
+    }
+    if "emulator" in bigquery:
+        options |= {
+            "bigQueryHttpEndpoint": bigquery["emulator"],
+            "bigQueryStorageGrpcEndpoint": bigquery["storage_emulator"],
+            "gcpAccessToken": "none",
+            # DataFrame.count() would read the table of a query's results, which bqemulator lacks.
+            "optimizedEmptyProjection": "false",
+        }
+    return {f"spark.datasource.bigquery.{name}": value for name, value in options.items()}
 
 
-@definitions
-def resources() -> Definitions:
-    return Definitions(resources={"spark": Spark()})
+def trust_store(address: str) -> Path:
+    """A Java trust store with the certificate that the server at this address shows.
+
+    For the emulator: its TLS is there because the connector speaks nothing else.
+    """
+    host, _, port = address.partition(":")
+    try:
+        shown = ssl.get_server_certificate((host, int(port)), timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise Failure(f"BigQuery's Storage API at {address} does not answer: {error}") from error
+    entry = pkcs12.PKCS12Certificate(x509.load_pem_x509_certificate(shown.encode()), b"bigquery")
+    store = Path(tempfile.mkdtemp(), "trust.p12")
+    store.write_bytes(pkcs12.serialize_java_truststore([entry], NoEncryption()))
+    return store

@@ -1,0 +1,11 @@
+"""What stores.toml says."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+SETTINGS = Path(__file__).parents[2] / "stores.toml"
+
+
+def settings() -> dict[str, Any]:
+    return tomllib.loads(SETTINGS.read_text())
