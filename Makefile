@@ -63,7 +63,7 @@ bench: export COMPOSE_PROFILES := warehouse
 bench: export WORKSPACE := workspace.warehouse.yaml
 bench: setup ## the measurements in bench/, into bench/results/
 	@python3 scripts/stack.py up
-	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md; status=$$?; FORCE=1 python3 scripts/stack.py destroy; exit $$status
+	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; FORCE=1 python3 scripts/stack.py destroy; exit $$status
 
 lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile linters
 	.venv/bin/ruff format --check .
