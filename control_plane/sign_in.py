@@ -11,7 +11,6 @@ is enough. Sessions are in memory: a restart signs people out.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import html
@@ -30,7 +29,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from control_plane.websocket_relay import Relay
+from control_plane.websocket_relay import start_relay
 
 PORT = 8000
 # A file for each user, with the password.
@@ -219,7 +218,6 @@ class SignIn:
                 web.post("/sign-in", self.sign_in),
                 web.get("/sign-out", self.show_sign_out),
                 web.post("/sign-out", self.sign_out),
-                *Relay().routes,
             ]
         )
         return application
@@ -283,7 +281,7 @@ def _basic(header: str) -> tuple[str, str] | None:
         return None
     try:
         user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # also for what is no ASCII and for what is no UTF-8
         return "", ""
     return user, password
 
@@ -303,7 +301,9 @@ def main() -> None:
         flush=True,
     )
     sign_in = SignIn(users, f"{os.environ['STACK_NAME']}-session", os.environ["UI_URL"])
-    web.run_app(sign_in.application(), port=PORT, access_log=None, print=None)
+    application = sign_in.application()
+    application.on_startup.append(start_relay)
+    web.run_app(application, port=PORT, access_log=None, print=None)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NoReturn, Self
@@ -21,6 +21,7 @@ from dagster import DagsterInstance
 from dagster._core.storage.compute_log_manager import (
     MAX_BYTES_CHUNK_READ,
     CapturedLogContext,
+    CapturedLogData,
     CapturedLogMetadata,
     CapturedLogSubscription,
     ComputeIOType,
@@ -43,8 +44,10 @@ MAX_DOWNLOAD_BYTES = 2**30
 CHUNK_BYTES = 256 * 1024
 # How often a log that somebody watches is looked at; upstream's is 2.5.
 POLL_SECONDS = 1.0
-# Followed at the same time, by all clients; beyond it the oldest ends.
-MAX_SUBSCRIPTIONS = 64
+# Followed at the same time, by all clients: each holds MAX_SHOWN_BYTES of both streams while its
+# client does not read.
+MAX_SUBSCRIPTIONS = 16
+TOO_MANY = b"Too many logs are open in the web UI. Close some, and load this page again.\n"
 FOLLOW_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO would be waited for.
 FILE = FOLLOW_NO_LINK | os.O_NONBLOCK | os.O_NOCTTY
@@ -180,20 +183,18 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         self, log_key: Sequence[str], cursor: str | None = None
     ) -> CapturedLogSubscription:
         """Follows a log until its step has ended."""
-        subscription = CapturedLogSubscription(self, log_key, cursor)
         with self.lock:
+            if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
+                return _OneTooMany(self, log_key, cursor)
+            subscription = CapturedLogSubscription(self, log_key, cursor)
             self.subscriptions.append(subscription)
-            excess = self.subscriptions[:-MAX_SUBSCRIPTIONS]
-            del self.subscriptions[:-MAX_SUBSCRIPTIONS]
             if not self.follower:
                 self.follower = threading.Thread(target=self._follow, daemon=True)
                 self.follower.start()
-        for oldest in excess:
-            oldest.complete()
         return subscription
 
     def unsubscribe(self, subscription: CapturedLogSubscription) -> None:
-        """Stops following."""
+        """Stops following; it counts until its client has gone."""
         with self.lock, suppress(ValueError):
             self.subscriptions.remove(subscription)
         subscription.complete()
@@ -207,10 +208,11 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
                     self.follower = None
                     return
             for subscription in followed:
-                is_complete = self.is_capture_complete(subscription.log_key)
-                subscription.fetch()
-                if is_complete:
-                    self.unsubscribe(subscription)
+                if not subscription.is_complete:
+                    is_complete = self.is_capture_complete(subscription.log_key)
+                    subscription.fetch()
+                    if is_complete:
+                        subscription.complete()
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
@@ -231,6 +233,16 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
     ) -> None:
         """Not here: the volume is mounted for reading only."""
         _refuse_to_write(log_key or prefix)
+
+
+class _OneTooMany(CapturedLogSubscription):
+    """Says so, and ends."""
+
+    def __call__(self, observer: Callable[[CapturedLogData], None] | None) -> Self:
+        self.complete()
+        if observer:
+            observer(CapturedLogData(log_key=self.log_key, stdout=TOO_MANY, stderr=TOO_MANY))
+        return self
 
 
 def _chunks(opened: int) -> Iterator[bytes]:

@@ -13,7 +13,6 @@ Environment: WORKSPACE, UI_URL, ALLOWED_HOSTS (names, separated by blanks), ALLO
 """
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -48,6 +47,10 @@ LIVE_DATA_POLL_MS = 2000
 # The UI's largest message over a WebSocket is a subscription of less than 10 kB.
 MAX_WEBSOCKET_MESSAGE_BYTES = 1024 * 1024
 HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+# Of what a request's JSON holds; a run's configuration has a tenth of it.
+MAX_DEPTH = 100
+# GraphQL has escapes of its own.
+NUL_IN_GRAPHQL = re.compile(r"\\u(0000|\{0+\})")
 JSON_TYPE = re.compile(r"application/json(\s*;.*)?")
 IO_TYPES = {"out": ComputeIOType.STDOUT, "err": ComputeIOType.STDERR}
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -111,7 +114,7 @@ class Rules:
             raise Refused(400, "one Host, name and port, is needed")
         if host["name"].strip("[]").lower() not in self.hosts:
             raise Refused(421, f"unknown host: use {self.ui_url}, or add it to ALLOWED_HOSTS")
-        scheme = headers.get("x-forwarded-proto", "http")
+        scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
         if origins not in ([], [f"{scheme}://{hosts[0]}"], [self.ui_url]):
             raise Refused(403, "the request comes from a page of another origin")
 
@@ -228,15 +231,13 @@ async def json_body(request: Request) -> dict[str, Any]:
     try:
         # Starlette keeps what it has parsed, for upstream's handlers.
         body = await request.json()
-        json.dumps(body, ensure_ascii=False).encode()  # no lone surrogates
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON") from None
+        check_values(body)
+    except (ValueError, RecursionError) as error:
+        reason = "the body is not plain JSON"
+        raise Refused(400, f"{reason}: {type(error).__name__}") from None
     if not isinstance(body, dict):
         raise Refused(400, "the body is not one JSON object; batches are off")
-    found = cast("dict[str, Any]", body)
-    if has_nul(found):
-        raise Refused(400, "the body has a NUL character")
-    return found
+    return cast("dict[str, Any]", body)
 
 
 def operation_of(body: Mapping[str, Any]) -> tuple[str, dict[str, Any] | None, str | None]:
@@ -248,19 +249,28 @@ def operation_of(body: Mapping[str, Any]) -> tuple[str, dict[str, Any] | None, s
     query, variables, name = (body.get(key) for key in ("query", "variables", "operationName"))
     if not isinstance(query, str):
         raise Refused(400, "the body has no GraphQL query")
+    if NUL_IN_GRAPHQL.search(query):
+        raise Refused(400, "the query has a NUL character")
     if not isinstance(variables, dict | None) or not isinstance(name, str | None):
         raise Refused(400, "`variables` is an object and `operationName` a string")
     return query, cast("dict[str, Any] | None", variables), name
 
 
-def has_nul(value: object) -> bool:
-    """Whether a string in a JSON value has the one character that Postgres cannot store."""
+def check_values(value: object, depth: int = MAX_DEPTH) -> None:
+    """Raises ValueError for what Postgres cannot store, and for what nests too deep."""
+    if depth == 0:
+        raise ValueError(f"deeper than {MAX_DEPTH}")
     if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        pairs = cast("dict[str, object]", value)
-        return any(has_nul(item) for pair in pairs.items() for item in pair)
-    return isinstance(value, list) and any(map(has_nul, cast("list[object]", value)))
+        value.encode()  # a UnicodeEncodeError for lone surrogates
+        if "\0" in value:
+            raise ValueError("a NUL character")
+    elif isinstance(value, dict):
+        for pair in cast("dict[str, object]", value).items():
+            for item in pair:
+                check_values(item, depth - 1)
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            check_values(item, depth - 1)
 
 
 def main() -> None:

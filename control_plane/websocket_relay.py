@@ -5,36 +5,36 @@ it went on answering after its user had signed out. The edge hands WebSockets to
 container of the sign-in. Every few seconds the relay asks the edge whether it would still accept
 the headers that the WebSocket came with, and ends the WebSocket when the answer changes. Could be
 deleted if Caddy asked again about connections that stay open.
+
+It passes bytes on and does not look at messages: those may have any size, and it holds 64 KiB of
+each direction.
 """
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
-from aiohttp import (
-    ClientError,
-    ClientSession,
-    ClientTimeout,
-    ClientWebSocketResponse,
-    WSMsgType,
-    web,
-)
+from aiohttp import ClientError, ClientSession, ClientTimeout
 
+PORT = 8001
 # On the internal network only: answers as the edge would answer any request with these headers.
 EDGE = "http://edge.ui:8082/"
-PROTOCOL = "graphql-ws"
 WEB_SERVER_PORT = 3000
+# The edge rewrites a WebSocket's path to the name of its user's web server.
+REQUEST = re.compile(r"GET /websocket/(?P<server>(webserver|viewer)\.ui)(\?\S*)? HTTP/1\.1")
 SECONDS_BETWEEN_CHECKS = 3
+SECONDS_TO_CONNECT = 10
 # Of one user; a tab of the web UI has one or two.
 MAX_PER_USER = 100
-# A client sends subscriptions; a web server sends up to a thousand events at once.
-MAX_BYTES_FROM_CLIENT, MAX_BYTES_FROM_SERVER = 2**20, 64 * 2**20
+BUFFER_BYTES = 64 * 1024
 # What says who the client is, also to an identity provider.
-CREDENTIALS = ("Authorization", "Cookie")
-CONTEXT = ("Host", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "User-Agent")
-PASSED_ON = ("Host", "Origin", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
+CREDENTIALS = ("authorization", "cookie")
+CONTEXT = ("host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "user-agent")
+USER = ("remote-user", "remote-groups")
+ANSWER = "HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Relay:
@@ -43,75 +43,84 @@ class Relay:
     def __init__(self) -> None:
         self.open: Counter[str] = Counter()
 
-    @property
-    def routes(self) -> list[web.RouteDef]:
-        """What the edge rewrites WebSockets to: the name of the user's web server."""
-        return [web.get(r"/websocket/{server:(webserver|viewer)\.ui}", self.handle)]
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relays one WebSocket until either end closes it or the user may not use it any more."""
-        user = request.headers.get("Remote-User", "")
-        async with ClientSession(timeout=ClientTimeout(total=10)) as session:
-            if not await _is_still_allowed(session, request):
-                return web.Response(status=401, text="sign in\n")
+        with suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
+            try:
+                refusal = await self._relay(reader, writer)
+                if refusal:
+                    writer.write(ANSWER.format(refusal).encode())
+                    await writer.drain()
+            finally:
+                writer.close()
+
+    async def _relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> str | None:
+        """Returns the status to answer instead, if it is not relayed."""
+        async with asyncio.timeout(SECONDS_TO_CONNECT):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        line, *fields = head.strip().split("\r\n")
+        request = REQUEST.fullmatch(line)
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (field.partition(":") for field in fields)
+        }
+        if not request:
+            return "404 Not Found"
+        user = headers.get("remote-user", "")
+        async with ClientSession(timeout=ClientTimeout(total=SECONDS_TO_CONNECT)) as session:
+            if not await _is_still_allowed(session, headers):
+                return "401 Unauthorized"
             if self.open[user] >= MAX_PER_USER:
-                return web.Response(status=429, text=f"{MAX_PER_USER} WebSockets are open\n")
+                return "429 Too Many Requests"
+            try:
+                async with asyncio.timeout(SECONDS_TO_CONNECT):
+                    upstream = await asyncio.open_connection(
+                        request["server"], WEB_SERVER_PORT, limit=BUFFER_BYTES
+                    )
+            except OSError:
+                return "502 Bad Gateway"
             self.open[user] += 1
             try:
-                return await _relay(session, request)
-            except (ClientError, OSError, TimeoutError):
-                return web.Response(status=502, text="the web server does not answer\n")
+                upstream[1].write(_without_credentials(fields).encode("latin-1"))
+                await _first_of(
+                    _pass_on(reader, upstream[1]),
+                    _pass_on(upstream[0], writer),
+                    _watch(session, headers),
+                )
             finally:
                 self.open[user] -= 1
+                upstream[1].close()
+        return None
 
 
-async def _relay(session: ClientSession, request: web.Request) -> web.StreamResponse:
-    server = request.match_info["server"]
-    async with session.ws_connect(
-        f"http://{server}:{WEB_SERVER_PORT}/graphql",
-        protocols=[PROTOCOL],
-        headers=_only(request.headers, PASSED_ON),
-        max_msg_size=MAX_BYTES_FROM_SERVER,
-    ) as upstream:
-        client = web.WebSocketResponse(
-            protocols=[PROTOCOL], max_msg_size=MAX_BYTES_FROM_CLIENT, heartbeat=30, compress=False
-        )
-        await client.prepare(request)
-        await _first_of(
-            _pass_on(client, upstream),
-            _pass_on(upstream, client),
-            _watch(session, request),
-        )
-        # The web UI opens a new one, and is told to sign in.
-        await client.close()
-    return client
+def _without_credentials(fields: list[str]) -> str:
+    kept = [one for one in fields if one.partition(":")[0].strip().lower() not in CREDENTIALS]
+    return "\r\n".join(["GET /graphql HTTP/1.1", *kept, "", ""])
 
 
-async def _pass_on(
-    source: web.WebSocketResponse | ClientWebSocketResponse,
-    target: web.WebSocketResponse | ClientWebSocketResponse,
-) -> None:
-    # The other end may have gone: aiohttp says so by an error of its own.
-    with suppress(ConnectionError, ClientError):
-        async for message in source:
-            if message.type is not WSMsgType.TEXT:
-                return
-            await target.send_str(message.data)
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    # Not more than this end takes: while it does not read, the other is not read either.
+    writer.transport.set_write_buffer_limits(BUFFER_BYTES)
+    with suppress(OSError):
+        while data := await reader.read(BUFFER_BYTES):
+            writer.write(data)
+            await writer.drain()
 
 
-async def _watch(session: ClientSession, request: web.Request) -> None:
-    while await _is_still_allowed(session, request):
+async def _watch(session: ClientSession, headers: Mapping[str, str]) -> None:
+    while await _is_still_allowed(session, headers):
         await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
 
 
-async def _is_still_allowed(session: ClientSession, request: web.Request) -> bool:
+async def _is_still_allowed(session: ClientSession, headers: Mapping[str, str]) -> bool:
     """Whether the edge would let the client through to the same web server now."""
-    headers = _only(request.headers, (*CREDENTIALS, *CONTEXT))
+    asked = {name: headers[name] for name in (*CREDENTIALS, *CONTEXT) if name in headers}
     try:
-        async with session.get(EDGE, headers=headers, allow_redirects=False) as answer:
-            names = ("Remote-User", "Remote-Groups")
-            return answer.status == 204 and _only(answer.headers, names) == _only(
-                request.headers, names
+        async with session.get(EDGE, headers=asked, allow_redirects=False) as answer:
+            return answer.status == 204 and all(
+                answer.headers.get(name, "") == headers.get(name, "") for name in USER
             )
     except (ClientError, OSError, TimeoutError):
         return False
@@ -128,5 +137,6 @@ async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _only(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    return {name: headers[name] for name in names if name in headers}
+async def start_relay(_: object) -> None:
+    """Listens, beside the sign-in."""
+    await asyncio.start_server(Relay().handle, port=PORT, limit=BUFFER_BYTES)

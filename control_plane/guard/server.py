@@ -82,7 +82,10 @@ class Engine:
             runs: What the doors share.
         """
         self.session = ClientSession(
-            "http://engine", connector=UnixConnector(path), cookie_jar=DummyCookieJar()
+            "http://engine",
+            # Requests that wait do not hold up others; how many there are is the door's business.
+            connector=UnixConnector(path, limit=0),
+            cookie_jar=DummyCookieJar(),
         )
         self.runs = runs
         self.told: dict[str, str] = {}
@@ -179,10 +182,21 @@ class Engine:
 
     async def start(self, path: re.Match[str], _: bytes) -> Answer:
         """Starts a run container, if not too many are alive: many may have been created before."""
-        async with self.runs.starting:
-            await self.own(path["id"])
-            await self.room()
-            return await self.ask("POST", f"/containers/{path['id']}/start")
+        await self.runs.starting.acquire()
+        work = asyncio.ensure_future(self._start(path["id"]))
+        # The engine goes on when the client has gone: until it has answered, nothing is counted.
+        work.add_done_callback(self._started)
+        return await asyncio.shield(work)
+
+    async def _start(self, identifier: str) -> Answer:
+        await self.own(identifier)
+        await self.room()
+        return await self.ask("POST", f"/containers/{identifier}/start")
+
+    def _started(self, work: asyncio.Future[Answer]) -> None:
+        self.runs.starting.release()
+        if not work.cancelled():
+            work.exception()  # seen, also when nobody waits for it any more
 
     async def stop(self, path: re.Match[str], _: bytes) -> Answer:
         """Stops a run container: SIGTERM, then after the given seconds SIGKILL."""

@@ -127,6 +127,13 @@ ATTACKS = {
     ),
     "a WebSocket elsewhere": (400, "GET", "/server_info", WEBSOCKET),
     "a report": (403, "POST", "/report_asset_materialization/numbers", JSON),
+    "an encoded C1 control character": (400, "GET", "/assets/%C2%9B31m", {}),
+    "an encoded character that turns the direction of writing": (
+        400,
+        "GET",
+        "/runs/%E2%80%AE",
+        {},
+    ),
     "a report round a corner": (400, "POST", "/runs/../report_asset_check/numbers", JSON),
     "a report round an encoded corner": (400, "POST", "/runs/%2e%2e/report_asset_check/x", JSON),
     "two origins, ours first": (403, "POST", "/graphql", [*JSON.items(), OURS, EVIL]),

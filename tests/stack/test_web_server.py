@@ -83,6 +83,18 @@ REQUESTS = {
         400, "POST", "/graphql", POST,
         '{"query": "query A($a: ID!) { runOrError(runId: $a) { __typename } }",'
         ' "variables": {"a": "\\ud800"}}'),
+    "a NUL character in GraphQL's own writing": (
+        400, "POST", "/graphql", POST,
+        '{"query": "{ runOrError(runId: \\"a\\\\u0000b\\") { __typename } }"}'),
+    "variables that nest deep": (
+        400, "POST", "/graphql", POST,
+        '{"query": "{ version }", "variables": {"a": ' + "[" * 600 + "]" * 600 + "}}"),
+    "variables that nest deep, by name": (
+        400, "POST", "/graphql", POST,
+        '{"query": "{ version }", "variables": ' + '{"a":' * 600 + "1" + "}" * 601),
+    "a scheme that is none": (
+        403, "POST", "/graphql",
+        [*POST, ("Origin", "evil://127.0.0.1:3000"), ("X-Forwarded-Proto", "evil")], QUERY),
     "no UTF-8": (400, "POST", "/graphql", POST, '{"query": "\udcff"}'),
     "brackets without end": (400, "POST", "/graphql", POST, "[" * 100_000),
     "another origin": (403, "POST", "/graphql", [*POST, ("Origin", EVIL)], QUERY),

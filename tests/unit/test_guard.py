@@ -506,6 +506,33 @@ def test_of_many_starts_at_once_no_more_than_the_limit_reach_the_engine(policy):
     assert (statuses.count(201), statuses.count(403)) == (5, 26)
 
 
+def test_starts_that_are_hung_up_on_count_as_soon_as_the_engine_has_started_them(policy):
+    """The engine goes on with a start when the guard's client has gone."""
+    fake = FakeEngine()
+    answer = fake.handle
+
+    async def handle(request):
+        if request.path.endswith("/start"):
+            await asyncio.sleep(0.05)
+            fake.runs.append(container())
+        return await answer(request)
+
+    fake.handle = handle
+
+    async def attempt():
+        async with open_door(policy, DAEMON, limit=5, fake=fake) as (port, _):
+            start = line("POST", f"{PATH}/start")
+            for _ in range(31):
+                ((_, writer),) = await connected(port, 1, start)
+                await asyncio.sleep(0.02)
+                writer.close()
+            status, _ = await send(port, start)
+            return status
+
+    assert asyncio.run(attempt()) == 403
+    assert len(fake.runs) == 5
+
+
 # --- which images ---
 
 

@@ -228,6 +228,7 @@ def test_a_log_is_followed_until_its_step_has_ended(logs, follow):
     deadline = threading.Event()
     while not subscription.is_complete:
         assert not deadline.wait(0.01)
+    subscription.dispose()
     assert not logs.subscriptions
 
 
@@ -241,10 +242,19 @@ def test_following_a_sparse_log_ends(logs, follow):
     assert len(logs.subscriptions) == 1
 
 
-def test_of_too_many_followed_logs_the_oldest_ends(logs, monkeypatch):
+def test_one_followed_log_too_many_says_so_and_ends(logs, monkeypatch):
+    """What is held for a client that does not read is bounded."""
     monkeypatch.setattr(step_logs, "MAX_SUBSCRIPTIONS", 3)
-    made = [logs.subscribe(KEY)(lambda _: None) for _ in range(5)]
-    assert [one.is_complete for one in made] == [True, True, False, False, False]
+    heard = []
+    made = [logs.subscribe(KEY)(heard.append) for _ in range(4)]
+    assert [one.is_complete for one in made] == [False, False, False, True]
+    assert b"Close some" in heard[-1].stdout
+    # Also while it has ended and its client has not gone.
+    made[0].complete()
+    assert logs.subscribe(KEY)(heard.append).is_complete
+    made[0].dispose()
+    made.append(logs.subscribe(KEY)(heard.append))
+    assert not made[-1].is_complete
     for one in made:
         one.dispose()
     assert not logs.subscriptions
