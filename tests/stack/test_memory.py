@@ -8,8 +8,8 @@ import asyncio
 import aiohttp
 import pytest
 from stack import OPERATOR, basic
+from test_hostile_logs import KEY, attacker
 from test_instance import sql
-from test_step_logs import KEY, attacker
 
 RUN_LOGS = """subscription { pipelineRunLogs(runId: "%s") { ... on
     PipelineRunLogsSubscriptionSuccess { messages { ... on MessageEvent { message } } } } }"""
