@@ -195,7 +195,7 @@ def test_a_failed_run_is_told_to_the_webhook_with_its_reason_and_a_link(stack, w
         "job": "fail",
         "run": run,
         "error": "RuntimeError: the pump is dry",
-        "link": f"{stack.url}/runs/{run}",
+        "link": f"{stack.ui_url}/runs/{run}",
     }
 
 
