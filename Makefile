@@ -5,38 +5,38 @@ SHELL := bash
 
 # Which version an image was built from: the last commit that changed what images are made of.
 export VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-export REVISION := $(shell git log -1 --format=%h -- Dockerfile.* *_location stores control_plane requirements dagster.yaml workspace*.yaml 2>/dev/null)
+export REVISION := $(shell git log -1 --format=%h -- Dockerfile.* code_location locations control_plane requirements dagster.yaml workspace.yaml 2>/dev/null)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:
-	@scripts/setup.sh
+	@machine/setup.sh
 
 demo: up ## from a fresh machine to a running stack, and two jobs run in containers of their own
-	@python3 scripts/demo.py
+	@python3 cli/demo.py
 
 up: setup ## start the stack and wait until it is healthy
-	@python3 scripts/stack.py up
+	@python3 cli/stack.py up
 
 down: setup ## stop the stack, data kept
-	@python3 scripts/stack.py down
+	@python3 cli/stack.py down
 
 destroy: setup ## stop the stack and delete its data, after asking (FORCE=1 does not ask)
-	@python3 scripts/stack.py destroy
+	@python3 cli/stack.py destroy
 
 status: setup ## each part's health; exit status 1 when something is wrong
-	@python3 scripts/stack.py status
+	@python3 cli/stack.py status
 
 credentials: setup ## where and as whom to sign in (FOR=viewer: as somebody who can only look)
-	@python3 scripts/stack.py credentials $(FOR)
+	@python3 cli/stack.py credentials $(FOR)
 
 logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run's container
-	@python3 scripts/stack.py logs $(RUN)
+	@python3 cli/stack.py logs $(RUN)
 
 # The tools and tests, locked like the images; made anew when the lock changes.
 .venv/made: requirements/dev.txt requirements/build.txt
-	@python3 -m venv --help >/dev/null && scripts/setup.sh
+	@python3 -m venv --help >/dev/null && machine/setup.sh
 	@echo "making .venv"
 	@python3 -m venv --clear .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/build.txt
@@ -46,31 +46,31 @@ logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run'
 # DAGSTER_HOME: else Dagster would take the dagster.yaml of this folder, and look for its Postgres.
 dev: .venv/made ## write and try code with no container at all, on SQLite, at port 3333
 	@mkdir -p .dagster
-	@DAGSTER_HOME=$(CURDIR)/.dagster .venv/bin/dagster dev --port 3333
+	@DAGSTER_HOME=$(CURDIR)/.dagster PYTHONPATH=code_location/src .venv/bin/dagster dev --port 3333
 
 test: .venv/made ## the whole test suite
-	@scripts/setup.sh tests
+	@machine/setup.sh tests
 	@.venv/bin/python -m pytest
 
 screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
-	@scripts/setup.sh tests
-	@env $$(python3 scripts/stack.py credentials) .venv/bin/python tests/browser/take_screenshots.py
+	@machine/setup.sh tests
+	@env $$(python3 cli/stack.py credentials) .venv/bin/python tests/browser/take_screenshots.py
 
 # On a stack of its own, deleted afterwards.
 bench: export STACK_NAME := dagster-bench
 bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
-bench: export WORKSPACE := workspace.warehouse.yaml
+bench: export WORKSPACE := locations/warehouse/workspace.yaml
 bench: setup ## the measurements in bench/, into bench/results/
-	@python3 scripts/stack.py up
-	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; FORCE=1 python3 scripts/stack.py destroy; exit $$status
+	@python3 cli/stack.py up
+	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; FORCE=1 python3 cli/stack.py destroy; exit $$status
 
 lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile linters
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
-	.venv/bin/shellcheck scripts/*.sh scripts/standin/*.sh control_plane/postgres/*.sh .ci/run
-	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster Dockerfile.warehouse scripts/standin/Dockerfile
+	.venv/bin/shellcheck machine/*.sh requirements/*.sh machine/standin/*.sh control_plane/postgres/*.sh .ci/run
+	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile
 	.venv/bin/compose-lint check --fail-on low docker-compose.yml
 
 format: .venv/made ## apply the formatter and the linter's safe fixes
@@ -86,5 +86,5 @@ lock: .venv/made ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: to 
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt
 	$(COMPILE) --group warehouse -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/warehouse.txt
 	$(COMPILE) --group stores -o requirements/stores.txt
-	$(COMPILE) --group caddy -o scripts/standin/caddy.txt
+	$(COMPILE) --group caddy -o machine/standin/caddy.txt
 	$(COMPILE) --group build --group code --group guard --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -c requirements/guard.txt -o requirements/dev.txt

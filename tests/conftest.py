@@ -11,7 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # The operator's commands are scripts, not a package.
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
+PATHS = (
+    ".",
+    "cli",
+    "machine",
+    "tests",
+    "code_location/src",
+    "locations/warehouse",
+    "locations/warehouse/src",
+)
+sys.path[:0] = [str(ROOT / path) for path in PATHS]
 
 STARTED = []
 
@@ -46,7 +55,9 @@ def stack(new_stack):
         NOTIFICATION_WEBHOOK_URL="http://webhook:8080/",
         COMPOSE_PROFILES="viewer",
     )
-    shutil.copy(EXTRA_DEFINITIONS, made.root / "code_location/defs/extra_definitions.py")
+    shutil.copy(
+        EXTRA_DEFINITIONS, made.root / "code_location/src/code_location/defs/extra_definitions.py"
+    )
     done = made.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
     return made

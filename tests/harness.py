@@ -69,7 +69,7 @@ class TestStack(Stack):
     def verb(self, *arguments, **settings):
         """Runs an operator's command as `make` does; returns the finished process."""
         return subprocess.run(
-            [sys.executable, "scripts/stack.py", *arguments],
+            [sys.executable, "cli/stack.py", *arguments],
             cwd=self.root, env={**self.environment, **settings},
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip

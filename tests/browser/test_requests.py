@@ -1,4 +1,4 @@
-"""The edge lets through what the web UI asks for: the list in edge/Caddyfile is complete."""
+"""The edge lets through what the web UI asks for: the list in its Caddyfile is complete."""
 
 import re
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""scripts/setup.sh on a machine that is ready, one that is not, and one whose engine was killed."""
+"""machine/setup.sh on a machine that is ready, one that is not, and one whose engine was killed."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="imitates other machine
 
 def setup(*prefix, **settings):
     return subprocess.run(
-        [*prefix, "scripts/setup.sh"],
+        [*prefix, "machine/setup.sh"],
         cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -10,8 +10,8 @@ from harness import docker, wait_until
 from stack import OPERATOR, basic
 from test_edge import JSON, WEBSOCKET, ask
 
-from control_plane.sign_in import MEMORY_PER_USER
-from control_plane.websocket_relay import SECONDS_BETWEEN_CHECKS
+from control_plane.edge.sign_in import MEMORY_PER_USER
+from control_plane.edge.websocket_relay import SECONDS_BETWEEN_CHECKS
 
 VERSION = b'{"query": "{ version }"}'
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

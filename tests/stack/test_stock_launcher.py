@@ -12,7 +12,7 @@ def stock(new_stack):
     file = made.root / "dagster.yaml"
     instance = file.read_text().replace("${STACK_NAME}", "dagster-test-stock")
     for ours, stock in (
-        ("module: control_plane.run_launcher", "module: dagster_docker"),
+        ("module: control_plane.launcher", "module: dagster_docker"),
         ("class: ComposeRunLauncher", "class: DockerRunLauncher"),
         # So that the killed run is not launched again.
         ("run_retries:\n  enabled: true", "run_retries:\n  enabled: false"),
@@ -20,7 +20,7 @@ def stock(new_stack):
         assert ours in instance
         instance = instance.replace(ours, stock)
     file.write_text(instance)
-    definitions = made.root / "code_location/defs/extra_definitions.py"
+    definitions = made.root / "code_location/src/code_location/defs/extra_definitions.py"
     # An image that no other stack has, so that it can be removed.
     definitions.write_text(f"{EXTRA_DEFINITIONS.read_text()}\n# {made.environment['STACK_NAME']}\n")
     done = made.verb("up")

@@ -1,4 +1,4 @@
-"""What the web server itself answers, with no edge before it (control_plane/webserver.py)."""
+"""What the web server itself answers, with no edge before it (control_plane/webserver/)."""
 
 import json
 

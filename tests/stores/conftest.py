@@ -7,7 +7,7 @@ def warehouse(new_stack):
     made = new_stack(
         "dagster-test-warehouse",
         COMPOSE_PROFILES="warehouse",
-        WORKSPACE="workspace.warehouse.yaml",
+        WORKSPACE="locations/warehouse/workspace.yaml",
     )
     done = made.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"

@@ -72,8 +72,8 @@ def test_the_assets_are_described_grouped_and_of_kind_python(definitions):
 def test_the_code_loads_without_containers_as_make_dev_loads_it(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "dagster", "definitions", "validate"],
-        env={**os.environ, "DAGSTER_HOME": str(tmp_path)}, cwd=ROOT,
-        capture_output=True, text=True, check=False,
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "PYTHONPATH": "code_location/src"},
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "code_location" in done.stdout + done.stderr

@@ -2,8 +2,8 @@
 
 import pytest
 
-from control_plane import sign_in
-from control_plane.sign_in import (
+from control_plane.edge import sign_in
+from control_plane.edge.sign_in import (
     GUESSES,
     SECONDS_PER_GUESS,
     SESSION_SECONDS,

@@ -1,4 +1,4 @@
-"""How an image build gets a jar (scripts/fetch_jars.py), and from where (maven_repository.py)."""
+"""How an image build gets a jar (fetch_jars.py), and from where (maven_repository.py)."""
 
 import hashlib
 import http.server
@@ -51,7 +51,7 @@ def build(tmp_path):
         lock, folder = tmp_path / "jars.lock", tmp_path / "jars"
         lock.write_text(f"# a comment\n{coordinates} {checksum}\n")
         done = subprocess.run(
-            [sys.executable, ROOT / "scripts/fetch_jars.py", lock, folder],
+            [sys.executable, ROOT / "locations/warehouse/fetch_jars.py", lock, folder],
             env={**os.environ, "MAVEN_REPOSITORY": repository, "no_proxy": "127.0.0.1"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -93,12 +93,12 @@ def test_a_repository_that_lacks_the_jar_is_named(repository, build):
 
 def test_the_lock_has_what_spark_needs():
     """The connector is made for one version of Scala: that of the locked Spark 3.5, 2.12."""
-    lock = fetch_jars.wanted((ROOT / "requirements/jars.lock").read_text())
+    lock = fetch_jars.wanted((ROOT / "locations/warehouse/jars.lock").read_text())
     assert any("pyspark==3.5." in line for line in (ROOT / "requirements/warehouse.txt").open())
     (connector,) = (coordinates for coordinates, _ in lock if "bigquery" in coordinates)
     assert connector.split(":")[1].endswith("_2.12")
     assert all(len(checksum) == 64 for _, checksum in lock)
-    assert "://" not in (ROOT / "requirements/jars.lock").read_text()
+    assert "://" not in (ROOT / "locations/warehouse/jars.lock").read_text()
 
 
 def settings(folder, *mirrors):

@@ -4,9 +4,9 @@ from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._serdes import ConfigurableClassData
 
-from control_plane.run_launcher import ComposeRunLauncher, substitute
+from control_plane.launcher import ComposeRunLauncher, substitute
 
-DATA = ConfigurableClassData("control_plane.run_launcher", "ComposeRunLauncher", "{}")
+DATA = ConfigurableClassData("control_plane.launcher", "ComposeRunLauncher", "{}")
 
 
 def test_variables_are_filled_in_at_every_depth(monkeypatch):

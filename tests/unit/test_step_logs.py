@@ -14,8 +14,13 @@ import pytest
 from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
-from control_plane import step_logs
-from control_plane.step_logs import MAX_BYTES_AT_ONCE, MAX_SHOWN_BYTES, StepLogs, open_beneath
+from control_plane.webserver import step_logs
+from control_plane.webserver.step_logs import (
+    MAX_BYTES_AT_ONCE,
+    MAX_SHOWN_BYTES,
+    StepLogs,
+    open_beneath,
+)
 
 OUT = ComputeIOType.STDOUT
 KEY = ["run", "compute_logs", "step"]

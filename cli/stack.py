@@ -34,7 +34,7 @@ STACK_LABEL = "dagster/stack"
 RUN_LABEL = "dagster/run_id"
 # Run containers get this long to end by themselves when the stack goes down.
 RUN_STOP_SECONDS = 30
-# Who signs in with the generated password (control_plane/sign_in.py); `viewer` only looks.
+# Who signs in with the generated password (control_plane/edge/sign_in.py); `viewer` only looks.
 OPERATOR = "dagster"
 LOCALHOST = "127.0.0.1"
 HTTP_SECONDS = 60

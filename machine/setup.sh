@@ -12,7 +12,7 @@ readonly OFFICIAL_PYTHON=python:3.13.12-slim-trixie
 readonly OFFICIAL_POSTGRES=postgres:17.11-trixie
 readonly OFFICIAL_CADDY=caddy:2.11.7-alpine
 # What stands in for them where no registry can be reached; the tag changes with the recipe.
-STANDIN_RECIPE=$(cat scripts/standin/* | sha256sum | cut -c 1-8)
+STANDIN_RECIPE=$(cat machine/standin/* | sha256sum | cut -c 1-8)
 readonly STANDIN_DEBIAN=standin/debian:trixie
 readonly STANDIN_PYTHON=standin/python:3.13-trixie-$STANDIN_RECIPE
 readonly STANDIN_POSTGRES=standin/postgres:17-trixie-$STANDIN_RECIPE
@@ -245,7 +245,7 @@ build_standins() {
 build_standin() { # target, image, further arguments of docker build
     say "building $2"
     quietly docker build --target "$1" --tag "$2" --build-arg "DEBIAN_IMAGE=$STANDIN_DEBIAN" \
-        --secret "id=ca_bundle,src=$(ca_bundle)" "${@:3}" scripts/standin
+        --secret "id=ca_bundle,src=$(ca_bundle)" "${@:3}" machine/standin
 }
 
 # --- what the builds need to know --------------------------------------------------------------
@@ -276,19 +276,19 @@ maven_repository() {
     if [ -n "${MAVEN_REPOSITORY:-}" ]; then
         printf '%s' "$MAVEN_REPOSITORY"
     else
-        python3 scripts/maven_repository.py
+        python3 machine/maven_repository.py
     fi
 }
 
 write_machine_env() {
     local new
     # Asking pip takes half a second, so only when its configuration may have changed.
-    if [ -f "$MACHINE_ENV" ] && [ -z "$(find /etc/pip.conf ~/.config/pip/pip.conf ~/.pip/pip.conf scripts/setup.sh -newer "$MACHINE_ENV" 2>/dev/null)" ]; then
+    if [ -f "$MACHINE_ENV" ] && [ -z "$(find /etc/pip.conf ~/.config/pip/pip.conf ~/.pip/pip.conf machine/setup.sh -newer "$MACHINE_ENV" 2>/dev/null)" ]; then
         index=$(sed -n 's/^PIP_INDEX_URL=//p' "$MACHINE_ENV")
     else
         index=$(package_index)
     fi
-    new=$(printf '# Written by scripts/setup.sh: what it found on this machine.\nPYTHON_IMAGE=%s\nPOSTGRES_IMAGE=%s\nCADDY_IMAGE=%s\nCA_BUNDLE=%s\nPIP_INDEX_URL=%s\nMAVEN_REPOSITORY=%s' \
+    new=$(printf '# Written by machine/setup.sh: what it found on this machine.\nPYTHON_IMAGE=%s\nPOSTGRES_IMAGE=%s\nCADDY_IMAGE=%s\nCA_BUNDLE=%s\nPIP_INDEX_URL=%s\nMAVEN_REPOSITORY=%s' \
         "$python_image" "$postgres_image" "$caddy_image" "$(ca_bundle)" "$index" "$(maven_repository)")
     [ "$new" = "$(cat "$MACHINE_ENV" 2>/dev/null)" ] || printf '%s\n' "$new" >"$MACHINE_ENV"
 }

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-SETTINGS = Path(__file__).parents[2] / "stores.toml"
+SETTINGS = Path(__file__).parents[4] / "stores.toml"
 
 
 def settings() -> dict[str, Any]:

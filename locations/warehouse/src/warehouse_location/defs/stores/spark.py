@@ -67,7 +67,7 @@ def require_bigquery_connector() -> None:
         raise Failure(
             f"Spark cannot reach BigQuery: there is no connector in {JARS}. The build of this image"
             " reached no Maven repository that has it. Set MAVEN_REPOSITORY to one that has the jar"
-            " in requirements/jars.lock, and build the image again.",
+            " in locations/warehouse/jars.lock, and build the image again.",
             allow_retries=False,
         )
 

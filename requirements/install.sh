@@ -1,7 +1,7 @@
 #!/bin/sh
 # Inside an image build: makes /opt/dagster, a virtual environment with exactly the packages of
 # a requirements file, hashes checked, bytecode compiled. uv comes from requirements/build.txt.
-#   build-venv.sh REQUIREMENTS      environment: PACKAGE_INDEX; secret: ca_bundle (may be empty)
+#   install.sh REQUIREMENTS        environment: PACKAGE_INDEX; secret: ca_bundle (may be empty)
 set -eu
 
 if [ -s /run/secrets/ca_bundle ]; then

@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from control_plane.websocket_relay import start_relay
+from control_plane.edge.websocket_relay import start_relay
 
 PORT = 8000
 # A file for each user, with the password.
@@ -201,7 +201,7 @@ class SignIn:
         return _page("Sign out", "")
 
     async def sign_out(self, request: web.Request) -> web.Response:
-        """Ends the session; relayed WebSockets of it notice (control_plane/websocket_relay.py)."""
+        """Ends the session; relayed WebSockets of it notice (websocket_relay.py)."""
         for opened in self.sessions.values():
             opened.pop(request.cookies.get(self.cookie, ""), None)
         answer = web.Response(status=303, headers={"Location": "/sign-in"})

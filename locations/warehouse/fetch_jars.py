@@ -59,7 +59,9 @@ def fetch(repository: str, coordinates: str, checksum: str, folder: Path) -> Non
         jar = answer.read()
     found = hashlib.sha256(jar).hexdigest()
     if found != checksum:
-        raise WrongChecksum(f"{url} has the SHA-256 {found}; requirements/jars.lock has {checksum}")
+        raise WrongChecksum(
+            f"{url} has the SHA-256 {found}; locations/warehouse/jars.lock has {checksum}"
+        )
     (folder / Path(path).name).write_bytes(jar)
 
 

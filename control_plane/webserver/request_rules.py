@@ -1,0 +1,167 @@
+"""Which requests the web server answers: their path, host, origin and body.
+
+The gap: `dagster-webserver` executes GraphQL from a GET, from a form and from plain text, and does
+not check `Host` or `Origin`. The edge (control_plane/edge/Caddyfile) lets none of these requests
+through. This server refuses them as well, because the two parse the same bytes differently: to
+Caddy `/graphql%0A` is another path than `/graphql`, to Starlette it is the same path.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+# The names under which the edge's and this container's health checks ask.
+INTERNAL_HOSTS = ("127.0.0.1", "webserver.ui", "viewer.ui")
+HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+# Of what a request's JSON holds; a run's configuration has a tenth of it.
+MAX_DEPTH = 100
+# GraphQL has escapes of its own.
+NUL_IN_GRAPHQL = re.compile(r"\\u(0000|\{0+\})")
+JSON_TYPE = re.compile(r"application/json(\s*;.*)?")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Refused(HTTPException):
+    """A request is refused, with an HTTP status and the reason in one line."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which requests the web server answers, whatever their path.
+
+    Attributes:
+        hosts: The names that it is called by, in lower case.
+        ui_url: An origin that is this server's own, beside the one that `Host` says.
+        asset_reports: Whether `/report_asset_*` is on.
+    """
+
+    hosts: frozenset[str]
+    ui_url: str
+    asset_reports: bool
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Rules":
+        """Reads ALLOWED_HOSTS, UI_URL and ALLOW_ASSET_REPORTS."""
+        names = [*environment["ALLOWED_HOSTS"].split(), *INTERNAL_HOSTS]
+        return cls(
+            frozenset(name.strip("[]").lower() for name in names),
+            environment["UI_URL"],
+            environment["ALLOW_ASSET_REPORTS"] == "1",
+        )
+
+    def check(self, path: str, headers: Headers) -> None:
+        """Checks what every request has in common: its path, its host, its origin.
+
+        Args:
+            path: As Starlette routes it: decoded once.
+            headers: The request's.
+
+        Raises:
+            Refused: One of them is not what a browser or an API client of this stack sends.
+        """
+        segments = path.split("/")[1:]
+        empty = [n for n, segment in enumerate(segments) if not segment.strip(".")]
+        # The last one may be empty: the path then ends in a slash.
+        if (
+            not path.isprintable()
+            or "\\" in path
+            or any(segments[n] or n != len(segments) - 1 for n in empty)
+        ):
+            raise Refused(400, "a path with control characters, empty or dotted segments")
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        host = HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if not host:
+            raise Refused(400, "one Host, name and port, is needed")
+        if host["name"].strip("[]").lower() not in self.hosts:
+            raise Refused(421, f"unknown host: use {self.ui_url}, or add it to ALLOWED_HOSTS")
+        scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
+        if origins not in ([], [f"{scheme}://{hosts[0]}"], [self.ui_url]):
+            raise Refused(403, "the request comes from a page of another origin")
+
+
+class KnownRequestsOnly:
+    """ASGI middleware that holds every request and every WebSocket to the rules."""
+
+    def __init__(self, app: Application, rules: Rules) -> None:
+        """Wraps an application."""
+        self.app = app
+        self.rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a refused request, and passes any other on."""
+        if scope["type"] in ("http", "websocket"):
+            try:
+                self.rules.check(scope["path"], Headers(scope=scope))
+            except Refused as refusal:
+                if scope["type"] == "http":
+                    answer = PlainTextResponse(refusal.detail, refusal.status_code)
+                    await answer(scope, receive, send)
+                else:
+                    # Before it is accepted: the client sees the status 403.
+                    await send({"type": "websocket.close", "code": 1008})
+                return
+        await self.app(scope, receive, send)
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """Parses the body of a request, strictly.
+
+    Raises:
+        Refused: It is not one JSON object, or holds text that the database cannot store.
+    """
+    types = request.headers.getlist("content-type")
+    if len(types) != 1 or not JSON_TYPE.fullmatch(types[0]):
+        raise Refused(415, "application/json only")
+    try:
+        # Starlette keeps what it has parsed, for upstream's handlers.
+        body = await request.json()
+        check_values(body)
+    except (ValueError, RecursionError) as error:
+        reason = "the body is not plain JSON"
+        raise Refused(400, f"{reason}: {type(error).__name__}") from None
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is not one JSON object; batches are off")
+    return cast("dict[str, Any]", body)
+
+
+def operation_of(body: Mapping[str, Any]) -> tuple[str, dict[str, Any] | None, str | None]:
+    """Takes query, variables and operation name out of a GraphQL request.
+
+    Raises:
+        Refused: One of them is of another type.
+    """
+    query, variables, name = (body.get(key) for key in ("query", "variables", "operationName"))
+    if not isinstance(query, str):
+        raise Refused(400, "the body has no GraphQL query")
+    if NUL_IN_GRAPHQL.search(query):
+        raise Refused(400, "the query has a NUL character")
+    if not isinstance(variables, dict | None) or not isinstance(name, str | None):
+        raise Refused(400, "`variables` is an object and `operationName` a string")
+    return query, cast("dict[str, Any] | None", variables), name
+
+
+def check_values(value: object, depth: int = MAX_DEPTH) -> None:
+    """Raises ValueError for what Postgres cannot store, and for what nests too deep."""
+    if depth == 0:
+        raise ValueError(f"deeper than {MAX_DEPTH}")
+    if isinstance(value, str):
+        value.encode()  # a UnicodeEncodeError for lone surrogates
+        if "\0" in value:
+            raise ValueError("a NUL character")
+    elif isinstance(value, dict):
+        for pair in cast("dict[str, object]", value).items():
+            for item in pair:
+                check_values(item, depth - 1)
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            check_values(item, depth - 1)
