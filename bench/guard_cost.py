@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What the guard adds to a launch: the engine's calls of one, directly and through the guard.
 
-On a running stack. A throw-away container of the guard's image, which has the socket and is on the
-daemon's network to the guard, makes them in turn. Nothing is started: a `stop` of what does not
-run, and a list of the run containers that are alive, are what `start` costs beside the engine's
-own work.
+On a running stack. A throw-away container of the guard's image makes them in turn. It mounts the
+engine's socket and the socket of the guard's launch listener. Nothing is started: a `stop` of what
+does not run, and a list of the run containers that are alive, are what `start` costs beside the
+engine's own work.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from urllib.parse import quote
 from control_plane.guard.policy import JOB_LABEL, JOB_VARIABLE, RUN_LABEL, Policy
 
 class Engine(http.client.HTTPConnection):
+    def __init__(self, path="/var/run/docker.sock"):
+        super().__init__("engine")
+        self.path = path
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect("/var/run/docker.sock")
+        self.sock.connect(self.path)
 
 config = yaml.safe_load(open("dagster.yaml"))["run_launcher"]["config"]
 image = os.environ["STACK_NAME"] + "-code:current"
@@ -59,18 +62,18 @@ def launch(way):
     call("stop, for start", "POST", container + "/stop")
     times["list, for start"] = 0.0
     if way == "guard":
-        connection = Engine("engine")
+        connection = Engine()
         alive = {"label": ["dagster/stack=" + os.environ["STACK_NAME"]], "status": ["running"]}
         query = "?filters=" + quote(json.dumps(alive))
         call("list, for start", "GET", "/v1.45/containers/json" + query)
-    engine = Engine("engine")
+    engine = Engine()
     engine.request("DELETE", container)
     assert engine.getresponse().status == 204
     return times
 
 ways = {
-    "direct": lambda: Engine("engine"),
-    "guard": lambda: http.client.HTTPConnection("guard-launch", 2375),
+    "direct": Engine,
+    "guard": lambda: Engine("/run/guard/docker.sock"),
 }
 print(json.dumps([[launch(way) for way in ways] for _ in range(int(sys.argv[1]))]))
 """
@@ -82,7 +85,7 @@ def main() -> None:
     try:
         told = docker(
             "run", "--rm", "--user=0:0", f"--env=STACK_NAME={stack.name}",
-            f"--network={stack.name}_guard-launch",
+            f"--volume={stack.name}_guard-launch:/run/guard:ro", "--network=none",
             "--volume=/var/run/docker.sock:/var/run/docker.sock",
             stack.config["services"]["guard"]["image"], "python", "-c", CLIENT, str(ROUNDS),
         )  # fmt: skip

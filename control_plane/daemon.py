@@ -17,6 +17,8 @@ from dagster._daemon.controller import (
 )
 from dagster._utils.interrupts import capture_interrupts
 
+from control_plane.workspace import workspace_files
+
 # Connections are renewed after an hour, so that a leak in a server process cannot grow for ever.
 POOL_RECYCLE_SECONDS = 3600
 # Beyond the one that each of the three storages keeps, for threads that query at the same time.
@@ -35,7 +37,7 @@ def main() -> None:
         instance.optimize_for_webserver(NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
         with daemon_controller_from_instance(
             instance,
-            workspace_load_target=WorkspaceFileTarget([os.environ["WORKSPACE"]]),
+            workspace_load_target=WorkspaceFileTarget(workspace_files()),
             heartbeat_tolerance_seconds=int(os.environ["DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"]),
         ) as controller:
             controller.check_daemon_loop()

@@ -3,19 +3,22 @@
 The gap: Dagster's own probes (`dagster api grpc-health-check`, `dagster-daemon liveness-check`)
 import Dagster, which costs more than a second of CPU each time. These do not.
 
-    probe.py http URL          the guard: any 2xx answer
+    probe.py http URL          any 2xx answer
+    probe.py guard             each of the guard's listeners answers, and the engine behind it
     probe.py webserver URL     GraphQL answers, and its database does
     probe.py grpc HOST:PORT    the gRPC health protocol says SERVING
     probe.py daemon            every daemon thread has sent its heartbeat to the database
 """
 
 import json
+import socket
 import sys
 import urllib.request
 from pathlib import Path
 from typing import Any, cast
 
 TIMEOUT_SECONDS = 5
+GUARD_SOCKETS = "/run/guard/launch/docker.sock", "/run/guard/stop/docker.sock"
 # Daemon threads send a heartbeat every 30 s; three missed ones are a fault.
 HEARTBEAT_TOLERANCE_SECONDS = 100
 
@@ -24,6 +27,19 @@ def http(url: str) -> str | None:
     """Returns None, or what is wrong."""
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS):  # noqa: S310 # our own URL
         return None
+
+
+def guard() -> str | None:
+    """Returns None, or what is wrong."""
+    for path in GUARD_SOCKETS:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(TIMEOUT_SECONDS)
+            client.connect(path)
+            client.sendall(b"GET /version HTTP/1.1\r\nHost: guard\r\n\r\n")
+            head = client.recv(64)
+        if not head.startswith(b"HTTP/1.1 200 "):
+            return f"{path} answers with {head!r}: see the log of the guard"
+    return None
 
 
 def webserver(url: str) -> str | None:
@@ -92,9 +108,8 @@ def main() -> None:
     """Exits with status 1 and the reason when the service is not well."""
     name, *arguments = sys.argv[1:]
     try:
-        reason = {"http": http, "webserver": webserver, "grpc": grpc, "daemon": daemon}[name](
-            *arguments
-        )
+        probes = {"http": http, "guard": guard, "webserver": webserver, "grpc": grpc}
+        reason = (probes | {"daemon": daemon})[name](*arguments)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     if reason:

@@ -1,33 +1,33 @@
-"""Starts the guard: the policy from dagster.yaml, a door on each of its two networks.
+"""Starts the guard: the policy from dagster.yaml, the code locations from the workspace files.
 
-Environment: STACK_NAME, the Compose project; GUARD_LOCATIONS, its services that are code locations,
-separated by blanks; GUARD_MAX_RUNS, how many run containers may be alive at once; and what
+Environment: STACK_NAME, the Compose project; COMPOSE_PROFILES, which code locations are on
+(workspace.py); GUARD_MAX_RUNS, how many run containers may be alive at once; and the variables that
 dagster.yaml names.
 """
 
 import asyncio
 import os
-import socket
 import sys
 from pathlib import Path
 
 import yaml
 
 from control_plane.guard.policy import Policy, PolicyError
-from control_plane.guard.server import Runs, doors, listen
+from control_plane.guard.server import Runs, listen, listeners
+from control_plane.workspace import code_servers
 
-SOCKET = "/var/run/docker.sock"
-PORT = 2375
-# The guard's own names on the two networks: each door listens on that network's address only.
-DAEMON_SIDE, WEBSERVER_SIDE = "guard-launch", "guard-stop"
+ENGINE = "/var/run/docker.sock"
+# Each on a volume of its own: the daemon mounts the first, the web server the second.
+LAUNCH = Path("/run/guard/launch/docker.sock")
+STOP = Path("/run/guard/stop/docker.sock")
 
 
 async def serve(policy: Policy) -> None:
     """Serves until stopped."""
-    project, locations = os.environ["STACK_NAME"], os.environ["GUARD_LOCATIONS"].split()
-    runs = Runs(policy, project, locations, int(os.environ["GUARD_MAX_RUNS"]))
-    for door, name in zip(doors(SOCKET, runs), (DAEMON_SIDE, WEBSERVER_SIDE), strict=True):
-        await listen(door, socket.gethostbyname(name), PORT)
+    project, limit = os.environ["STACK_NAME"], int(os.environ["GUARD_MAX_RUNS"])
+    runs = Runs(policy, project, code_servers(), limit)
+    for listener, path in zip(listeners(ENGINE, runs), (LAUNCH, STOP), strict=True):
+        await listen(listener, path)
     await asyncio.Event().wait()
 
 

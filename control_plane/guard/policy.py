@@ -11,8 +11,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from string import Template
 from typing import Any, cast
+
+from control_plane.instance_file import Unset, fill
 
 # The launcher sends less than 10,000; as one argument of a program Linux takes 128 KiB at most.
 MAX_BODY_BYTES = 128 * 1024
@@ -82,9 +83,9 @@ class Policy:
             PolicyError: It sets something that is not known here, or names an unset variable.
         """
         try:
-            config = json.loads(Template(json.dumps(launcher)).substitute(environment))
-        except KeyError as unset:
-            raise PolicyError(f"{unset} is not set, but dagster.yaml names it") from None
+            config = cast("dict[str, Any]", fill(launcher, environment))
+        except Unset as unset:
+            raise PolicyError(str(unset)) from None
         unknown = set(config) - {"networks", "env_vars", "container_kwargs"}
         if unknown or len(config["networks"]) != 1:
             raise PolicyError(f"run_launcher: one network, and no {', '.join(unknown) or 'other'}")

@@ -1,9 +1,10 @@
-"""The guard's two doors: what of the Docker API each lets through, and how.
+"""The guard's two listeners: which Docker API calls each accepts, and how.
 
-The daemon's door creates, starts, inspects and stops run containers; the webserver's inspects and
-stops them. Each listens on the address of a network of its own. A path is matched whole and as it
-came, never decoded; of a request only the checked body goes on, no header does. A connection is
-good for one request, has seconds to deliver it, and gives way to newer ones of the same client.
+The daemon's listener creates, starts, inspects and stops run containers. The web server's inspects
+and stops them. Each is a Unix socket on a volume of its own, which only its client mounts. A path
+is matched whole, as it came, never decoded. Only the checked body of a request goes on to the
+engine, no header does. A connection serves one request, has seconds to deliver it, and gives way
+to newer connections.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -34,10 +36,10 @@ VERSION_SECONDS = 30
 ALIVE = ["running", "paused", "restarting"]
 # For a request's head, and again for its body: the launcher sends both at once.
 REQUEST_SECONDS = 5
-# Of one client (an address) on one door; the daemon and the webserver have a few at a time.
+# On one listener. The daemon and the web server have a few at a time.
 MAX_CONNECTIONS = 64
-# Far below MAX_CONNECTIONS, so that a client's new connection has its turn before a burst of later
-# ones could push it out. The kernel's queue, where the rest wait, is as long as it allows.
+# Far below MAX_CONNECTIONS, so that a new connection has its turn before a burst of later ones
+# could push it out. The rest wait in the kernel's queue, which is as long as the kernel allows.
 ACCEPTED_AT_ONCE, QUEUED = 8, 4096
 CONTAINER = r"/v1\.\d{2}/containers/(?P<id>[0-9a-f]{64})"
 VERSION, CREATE = re.compile(r"/version"), re.compile(r"/v1\.\d{2}/containers/create")
@@ -49,7 +51,7 @@ Answer = tuple[int, Any]
 
 
 class Runs:
-    """What the doors share: this stack's run containers, and the images that they are made from."""
+    """What the listeners share: this stack's run containers, and the images that they use."""
 
     def __init__(self, policy: Policy, project: str, locations: Iterable[str], limit: int) -> None:
         """Asks the engine nothing yet.
@@ -72,18 +74,18 @@ class Runs:
 
 
 class Engine:
-    """The Docker engine, as far as one of the guard's doors asks it for anything."""
+    """The Docker engine, as far as one of the guard's listeners asks it for anything."""
 
     def __init__(self, path: str, runs: Runs) -> None:
         """Does not connect yet.
 
         Args:
             path: The engine's socket.
-            runs: What the doors share.
+            runs: What the listeners share.
         """
         self.session = ClientSession(
             "http://engine",
-            # Requests that wait do not hold up others; how many there are is the door's business.
+            # Requests that wait do not hold up others; the listener limits how many there are.
             connector=UnixConnector(path, limit=0),
             cookie_jar=DummyCookieJar(),
         )
@@ -225,15 +227,15 @@ class Missing(Exception):
 Handler = Callable[[re.Match[str], bytes], Awaitable[Answer]]
 
 
-class Door(web.Server):
-    """One of the guard's doors."""
+class Listener(web.Server):
+    """One of the guard's listeners."""
 
     def __init__(self, name: str, engine: Engine, *, launches: bool) -> None:
         """Does not listen yet.
 
         Args:
             name: Whose it is, for the audit line.
-            engine: With connections of this door's own.
+            engine: With connections of this listener's own.
             launches: Whether it lets run containers be created and started.
         """
         super().__init__(
@@ -262,25 +264,24 @@ class Door(web.Server):
         }
         if launches:
             self.routes |= {("POST", CREATE): engine.create, ("POST", START): engine.start}
-        # In the order they came in. Those whose request is still awaited may be closed.
-        self.clients: dict[web.RequestHandler, str] = {}
+        self.open = 0
+        # Connections whose request has not come yet, the longest wait first. They may be closed.
         self.awaited: dict[web.RequestHandler, asyncio.Transport] = {}
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Takes in a connection; of a client with too many, closes the one that waits longest."""
+        """Accepts a connection. When there are too many, closes the one that waits longest."""
         super().connection_made(handler, transport)
-        client = self.clients[handler] = transport.get_extra_info("peername")[0]
+        self.open += 1
         self.awaited[handler] = transport
-        if sum(other == client for other in self.clients.values()) > MAX_CONNECTIONS:
-            longest = next(one for one in self.awaited if self.clients[one] == client)
-            self.awaited.pop(longest).abort()
+        if self.open > MAX_CONNECTIONS:
+            self.awaited.pop(next(iter(self.awaited))).abort()
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
         """Forgets a connection."""
         super().connection_lost(handler, exc)
-        self.clients.pop(handler, None)
+        self.open -= 1
         self.awaited.pop(handler, None)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -302,7 +303,7 @@ class Door(web.Server):
         except (ClientError, OSError, TimeoutError) as error:
             decision, reason, status = "failed", f"the Docker engine: {error!r}", 502
         finally:
-            audit = {"door": self.name, "method": request.method, "path": path[:300]}
+            audit = {"listener": self.name, "method": request.method, "path": path[:300]}
             audit |= {"decision": decision, "status": status, "reason": reason}
             print(json.dumps(audit), flush=True)
         if reason:
@@ -324,13 +325,13 @@ class Door(web.Server):
             raise Refused(
                 "the run's image is not on this machine, and images are not pulled: make up"
             )
-        raise Refused(f"{method} {path[:100]} is not for this door")
+        raise Refused(f"{method} {path[:100]} is not for this listener")
 
 
 async def _body(request: web.BaseRequest) -> bytes:
     """Reads the body, no further than a request may be long."""
     if "Upgrade" in request.headers:
-        raise Refused("upgrades are not for this door")
+        raise Refused("upgrades are not for this listener")
     body = b""
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
@@ -353,19 +354,22 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 logging.getLogger("aiohttp.server").addFilter(_in_one_line)
 
 
-async def listen(door: Door, address: str, port: int) -> web.ServerRunner:
-    """Opens a door."""
-    runner = web.ServerRunner(door)
+async def listen(listener: Listener, path: Path) -> web.ServerRunner:
+    """Opens a listener's socket."""
+    runner = web.ServerRunner(listener)
     await runner.setup()
-    listener = socket.create_server((address, port))
-    await web.SockSite(runner, listener, backlog=ACCEPTED_AT_ONCE).start()
-    listener.listen(QUEUED)
+    path.unlink(missing_ok=True)  # of the guard before this one
+    opened = socket.socket(socket.AF_UNIX)
+    opened.bind(str(path))
+    path.chmod(0o666)  # clients run as another user; the mounts decide who reaches it
+    await web.SockSite(runner, opened, backlog=ACCEPTED_AT_ONCE).start()
+    opened.listen(QUEUED)
     return runner
 
 
-def doors(path: str, runs: Runs) -> tuple[Door, Door]:
-    """The daemon's door and the webserver's."""
+def listeners(path: str, runs: Runs) -> tuple[Listener, Listener]:
+    """The daemon's listener and the web server's."""
     return (
-        Door("daemon", Engine(path, runs), launches=True),
-        Door("webserver", Engine(path, runs), launches=False),
+        Listener("daemon", Engine(path, runs), launches=True),
+        Listener("webserver", Engine(path, runs), launches=False),
     )

@@ -1,16 +1,14 @@
 """The run launcher of this stack: Dagster's DockerRunLauncher, configured with variables.
 
-The gap: `container_kwargs` in dagster.yaml takes literals only, so that volume names and labels
-cannot carry the stack's name and two stacks could not live side by side; and a name in
-`env_vars` that is not set is found out when a run is launched, after the UI has said
-"launched" (dagster-io/dagster#4190). And a container that cannot have all its networks is made
-nevertheless. Could be deleted when `container_kwargs` accepts `{env: NAME}`, instance start-up
-checks `env_vars`, and networks are part of the request to make the container.
+The gap: dagster.yaml cannot name variables in `container_kwargs` (instance_file.py). Dagster finds
+a name in `env_vars` that is not set only when it launches a run, after the UI has said "launched"
+(dagster-io/dagster#4190). And it creates a container whose networks are refused afterwards. This
+module could be deleted if instance start-up checked `env_vars`, and if networks were part of the
+request that creates the container.
 """
 
 import os
 from collections.abc import Mapping
-from string import Template
 from typing import Any, Self, cast
 
 from dagster import DagsterInvariantViolationError
@@ -18,6 +16,8 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
+
+from control_plane.instance_file import Unset, fill, unset_message
 
 
 class ComposeRunLauncher(DockerRunLauncher):
@@ -35,10 +35,12 @@ class ComposeRunLauncher(DockerRunLauncher):
         names: list[str] = config_value.get("env_vars") or []
         for name in names:
             if "=" not in name and name not in os.environ:
-                raise _unset(name, "env_vars")
-        return super().from_config_value(
-            inst_data, cast("Mapping[str, Any]", substitute(config_value))
-        )
+                raise DagsterInvariantViolationError(unset_message(name, "env_vars"))
+        try:
+            filled = fill(config_value, os.environ)
+        except Unset as unset:
+            raise DagsterInvariantViolationError(str(unset)) from None
+        return super().from_config_value(inst_data, cast("Mapping[str, Any]", filled))
 
     def get_container_context(self, dagster_run: DagsterRun) -> DockerContainerContext:
         """What the run's container is to be.
@@ -59,38 +61,3 @@ class ComposeRunLauncher(DockerRunLauncher):
                 f" dagster.yaml has {', '.join(configured)}"
             )
         return context
-
-
-# What YAML can hold.
-Value = str | int | float | bool | None | Mapping[str, "Value"] | list["Value"]
-
-
-def substitute(value: Value) -> Value:
-    """Replaces ${NAME} from the environment in every string of a configuration value.
-
-    Args:
-        value: A scalar, or mappings and lists of them, nested.
-
-    Returns:
-        A value of the same shape. `$$` becomes `$`, as in Compose.
-
-    Raises:
-        DagsterInvariantViolationError: A variable is not set.
-    """
-    if isinstance(value, str):
-        try:
-            return Template(value).substitute(os.environ)
-        except KeyError as unset:
-            raise _unset(unset.args[0], repr(value)) from None
-    if isinstance(value, Mapping):
-        return {key: substitute(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [substitute(item) for item in value]
-    return value
-
-
-def _unset(name: str, place: str) -> DagsterInvariantViolationError:
-    return DagsterInvariantViolationError(
-        f"{name} is not set, but dagster.yaml names it (run_launcher, {place}):"
-        f" set {name} in .env, or take it out of dagster.yaml, and start again"
-    )

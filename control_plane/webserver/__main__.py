@@ -7,7 +7,8 @@ step logs without following links.
 
     python -m control_plane.webserver --host NAME [--read-only]
 
-Environment: WORKSPACE, UI_URL, ALLOWED_HOSTS (names, separated by blanks), ALLOW_ASSET_REPORTS.
+Environment: COMPOSE_PROFILES (workspace.py), UI_URL, ALLOWED_HOSTS (names, separated by blanks),
+ALLOW_ASSET_REPORTS.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from control_plane.webserver.request_rules import (
     operation_of,
 )
 from control_plane.webserver.step_logs import StepLogs
+from control_plane.workspace import workspace_files
 
 PORT = 3000
 # The command line's defaults (dagster_webserver.cli).
@@ -138,7 +140,7 @@ def main() -> None:
             instance,
             version=__version__,
             read_only=arguments.read_only,
-            workspace_load_target=WorkspaceFileTarget([os.environ["WORKSPACE"]]),
+            workspace_load_target=WorkspaceFileTarget(workspace_files()),
         ) as context:
             server = Webserver(context, Rules.from_environment(os.environ), logs)
             uvicorn.run(

@@ -26,7 +26,7 @@ def get(path, *headers):
 # Where to, what a slow client never finishes, and what a hostile one sends.
 TARGETS = {
     "guard": (
-        [("guard-launch", 2375), ("guard-stop", 2375)],
+        ["/run/guard/launch/docker.sock", "/run/guard/stop/docker.sock"],
         HEAD % (CREATE, 131_000),
         [HEAD % (CREATE, len(BODY)) + BODY, get(b"/v1.45/containers/json"),
          get(b"/version", LONG), NO_HTTP],
@@ -37,7 +37,7 @@ TARGETS = {
         [get(b"/", GUESS), get(b"/graphql?query=mutation"), get(b"/", LONG), NO_HTTP],
     ),
 }  # fmt: skip
-doors, unfinished, refused = TARGETS[sys.argv[1]]
+places, unfinished, refused = TARGETS[sys.argv[1]]
 seen = Counter()
 
 
@@ -59,12 +59,18 @@ async def hostile(reader, writer, number):
     seen[(await reader.readline()).decode()[9:12]] += 1
 
 
+async def connect(place):
+    if isinstance(place, str):
+        return await asyncio.open_unix_connection(place)
+    return await asyncio.open_connection(*place)
+
+
 async def client(number, begun):
     kind = (idle, slow, hostile)[number % 3]
     while True:
         writer = None
         try:
-            reader, writer = await asyncio.open_connection(*doors[number // 12 % len(doors)])
+            reader, writer = await connect(places[number // 12 % len(places)])
             seen[kind.__name__] += 1
             begun.release()
             await kind(reader, writer, number)

@@ -35,8 +35,8 @@ HOSTILE = {
         "guard: refused: HostConfig.Memory: at most 1073741824, as dagster.yaml has it",
     ),
     "a network of the control plane": (
-        {"networks": ["dagster-test_guard-launch"]},
-        "refused: the container context adds the networks dagster-test_guard-launch;"
+        {"networks": ["dagster-test_code"]},
+        "refused: the container context adds the networks dagster-test_code;"
         " dagster.yaml has dagster-test_runs",
     ),
     "the daemon's environment": (
@@ -45,7 +45,7 @@ HOSTILE = {
     ),
     "another registry": (
         {"registry": {"url": "http://registry", "username": "u", "password": "p"}},
-        "guard: refused: POST /v1.45/auth is not for this door",
+        "guard: refused: POST /v1.45/auth is not for this listener",
     ),
 }
 # The same from a code server, which has to be started anew for each.
@@ -168,15 +168,17 @@ def test_every_decision_is_one_line_of_the_guard_s_log(stack):
     decisions = [json.loads(line) for line in log if line.startswith("{")]
     allowed = [d for d in decisions if d["decision"] == "allowed" and d["path"].endswith("create")]
     assert allowed
-    assert {d["door"] for d in allowed} == {"daemon"}
+    assert {d["listener"] for d in allowed} == {"daemon"}
 
 
 def test_the_webserver_can_stop_a_run_and_cannot_launch_one(stack):
     program = (
-        "import urllib.request as r, urllib.error, sys\n"
-        "try: r.urlopen(r.Request('http://guard-stop:2375/v1.45/containers/create', data=b'{}'))\n"
-        "except urllib.error.HTTPError as e: sys.exit(0 if e.code == 403 else f'{e.code}')\n"
-        "sys.exit('created')\n"
+        "import http.client as h, socket, sys\n"
+        "guard = h.HTTPConnection('guard')\n"
+        "guard.sock = socket.socket(socket.AF_UNIX)\n"
+        "guard.sock.connect('/run/guard/docker.sock')\n"
+        "guard.request('POST', '/v1.45/containers/create', b'{}')\n"
+        "sys.exit(guard.getresponse().status != 403)\n"
     )
     docker("exec", stack.container_of("webserver"), "python", "-c", program)
     run = stack.launch("hang")

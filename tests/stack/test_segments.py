@@ -16,18 +16,15 @@ PORTS = {
     "webserver_viewer": 3000,
     "code_location": 4000,
     "postgres": 5432,
-    "guard": 2375,
 }
 # The world, as a listener of this machine outside of the stack's networks.
 WORLD = "world"
-# The guard's doors are told apart by the network that they are on.
-LAUNCH, STOP = "guard on guard-launch", "guard on guard-stop"
 REACHES = {
     "edge": {"sign_in", "webserver", "webserver_viewer", WORLD},
     "sign_in": {"edge", "webserver", "webserver_viewer"},
-    "webserver": {"edge", "sign_in", "webserver_viewer", "code_location", "postgres", STOP},
+    "webserver": {"edge", "sign_in", "webserver_viewer", "code_location", "postgres"},
     "webserver_viewer": {"edge", "sign_in", "webserver", "code_location", "postgres"},
-    "daemon": {"code_location", "postgres", LAUNCH},
+    "daemon": {"code_location", "postgres"},
     "code_location": {"postgres", WORLD},
     "postgres": {"code_location", WORLD},
     "guard": set(),
@@ -47,10 +44,8 @@ def addresses(stack):
     found = {}
     for service, port in PORTS.items():
         networks = stack.inspect(stack.container_of(service))["NetworkSettings"]["Networks"]
-        for name, network in networks.items():
-            on = name.removeprefix(f"{stack.name}_")
-            what = f"guard on {on}" if service == "guard" else service
-            found[f"{network['IPAddress']}:{port}"] = what
+        for network in networks.values():
+            found[f"{network['IPAddress']}:{port}"] = service
     (bridge,) = json.loads(docker("network", "inspect", "bridge"))
     gateway = bridge["IPAM"]["Config"][0]["Gateway"]
     with socket.create_server((gateway, 0)) as world:
@@ -67,8 +62,27 @@ def test_each_part_reaches_those_it_works_with_and_nobody_else(stack, addresses,
     else:
         seen = docker("exec", stack.container_of(source), *probe)
     reached = {addresses[target] for target in seen.split()}
-    own = {LAUNCH, STOP} if source == "guard" else {source}
-    assert reached - own == REACHES[source]
+    assert reached - {source} == REACHES[source]
+
+
+# Which of the guard's sockets each part mounts.
+SOCKETS = {"daemon": {"guard-launch"}, "webserver": {"guard-stop"}}
+
+
+@pytest.mark.parametrize("source", set(REACHES) - {"guard"})
+def test_only_daemon_and_web_server_mount_a_socket_of_the_guard_each_its_own(stack, source):
+    if source == "run":
+        container = stack.run_containers()[stack.run("process_numbers")]
+    else:
+        container = stack.container_of(source)
+    mounted = {mount.get("Name", mount["Source"]) for mount in stack.inspect(container)["Mounts"]}
+    sockets = {name for name in mounted if "guard" in name or name.endswith(".sock")}
+    assert sockets == {f"{stack.name}_{name}" for name in SOCKETS.get(source, ())}
+
+
+def test_the_guard_has_no_network(stack):
+    networks = stack.inspect(stack.container_of("guard"))["NetworkSettings"]["Networks"]
+    assert list(networks) == ["none"]
 
 
 def test_a_run_container_has_no_way_to_the_docker_api(stack):

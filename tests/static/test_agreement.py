@@ -1,5 +1,7 @@
-"""What must agree between files that cannot refer to each other. Needs no Docker."""
+"""What must agree between files that cannot refer to each other. Needs no Docker engine."""
 
+import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -8,15 +10,21 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+# With all parts, and no setting of this machine.
+COMPOSE = json.loads(
+    subprocess.run(
+        ["docker", "compose", "--env-file=/dev/null", "--profile=*", "config", "--format=json"],
+        env={"PATH": os.environ["PATH"]}, cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout
+)  # fmt: skip
+COMPOSE_FILES = ("docker-compose.yml", *ROOT.glob("*/*/compose.yml"))
 INSTANCE = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+WORKSPACES = ("workspace.yaml", *ROOT.glob("locations/*/workspace.yaml"))
 LOCATIONS = {
     entry["grpc_server"]["host"]: entry["grpc_server"]
-    for entry in yaml.safe_load((ROOT / "locations/warehouse/workspace.yaml").read_text())[
-        "load_from"
-    ]
+    for file in WORKSPACES
+    for entry in yaml.safe_load((ROOT / file).read_text())["load_from"]
 }
-WORKSPACE = yaml.safe_load((ROOT / "workspace.yaml").read_text())
 SERVICES = COMPOSE["services"]
 # What the profile `warehouse` starts for run containers to write to.
 STORES = {
@@ -37,7 +45,7 @@ def text(name):
 
 def volumes(service):
     """Volume or path: where it is mounted."""
-    return dict(entry.split(":")[:2] for entry in SERVICES[service].get("volumes", []))
+    return {entry["source"]: entry["target"] for entry in SERVICES[service].get("volumes", [])}
 
 
 def run_volumes():
@@ -49,7 +57,12 @@ def run_volumes():
 def base_image_defaults(name):
     """Every default for PYTHON_IMAGE or POSTGRES_IMAGE, by file."""
     found = {}
-    for file in ("docker-compose.yml", *(path.name for path in ROOT.glob("Dockerfile.*"))):
+    for file in (
+        "docker-compose.yml",
+        "Dockerfile.code",
+        "Dockerfile.dagster",
+        "locations/warehouse/Dockerfile",
+    ):
         for match in re.findall(rf"ARG {name}=(\S+)|\${{{name}:-([^}}]+)}}", text(file)):
             found.setdefault(file, set()).add("".join(match))
     official = re.search(rf"OFFICIAL_{name.split('_')[0]}=(\S+)", text("machine/setup.sh"))
@@ -60,7 +73,8 @@ def base_image_defaults(name):
 def test_the_files_under_test_are_not_empty():
     assert len(SERVICES) >= 7
     assert LAUNCHER["container_kwargs"]["volumes"]
-    assert WORKSPACE["load_from"]
+    assert len(LOCATIONS) >= 2
+    assert len(COMPOSE_FILES) >= 3
     assert len(TRACKED) > 30
 
 
@@ -183,7 +197,7 @@ def test_the_password_file_belongs_to_the_user_that_the_images_run_as():
 def test_run_containers_are_on_a_network_with_the_database_and_not_with_the_guard():
     (network,) = LAUNCHER["networks"]
     key = network.removeprefix("${STACK_NAME}_")
-    assert COMPOSE["networks"][key]["name"] == f"${{STACK_NAME:-dagster}}_{key}"
+    assert COMPOSE["networks"][key]["name"] == f"dagster_{key}"
     members = {name for name, service in SERVICES.items() if key in service.get("networks", [])}
     assert members - STORES == {"postgres"}
 
@@ -192,7 +206,7 @@ def test_run_containers_mount_volumes_of_this_stack_where_the_instance_looks():
     """A step's output or log written anywhere else is gone with the container."""
     mounts = run_volumes()
     for volume in mounts:
-        assert COMPOSE["volumes"][volume]["name"] == f"${{STACK_NAME:-dagster}}_{volume}"
+        assert COMPOSE["volumes"][volume]["name"] == f"dagster_{volume}"
     artifacts = INSTANCE["local_artifact_storage"]["config"]["base_dir"]
     assert mounts["io-storage"] == f"{artifacts}/storage"
     logs = INSTANCE["compute_logs"]["config"]["base_dir"]
@@ -217,10 +231,19 @@ def test_runs_use_the_image_that_the_code_server_runs(location):
     assert server["environment"]["DAGSTER_CONTAINER_IMAGE"] == server["image"]
 
 
-def test_the_workspace_without_the_profile_is_the_other_one_without_its_location():
-    """A location that is not started would show as an error for ever."""
-    started = [server for name, server in LOCATIONS.items() if "profiles" not in SERVICES[name]]
-    assert [entry["grpc_server"] for entry in WORKSPACE["load_from"]] == started
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_a_location_is_in_the_workspace_exactly_while_its_container_is_started(location):
+    """A location that is not started would show as an error forever."""
+    from control_plane.workspace import code_servers
+
+    profiles = SERVICES[location].get("profiles", [])
+    assert location in code_servers({"COMPOSE_PROFILES": ",".join(["other", *profiles])})
+    assert (location in code_servers({"COMPOSE_PROFILES": ""})) == (not profiles)
+
+
+@pytest.mark.parametrize("service", ["webserver", "daemon", "guard", "webserver_viewer"])
+def test_who_needs_to_know_the_code_locations_is_told_the_profiles(service):
+    assert "COMPOSE_PROFILES" in SERVICES[service]["environment"]
 
 
 def test_variables_in_the_launcher_section_are_set_in_the_control_plane():
@@ -275,7 +298,7 @@ def test_only_the_guard_mounts_the_docker_socket():
 def test_only_the_edge_publishes_a_port_and_by_default_on_localhost():
     assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["edge"]
     (port,) = SERVICES["edge"]["ports"]
-    assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:")
+    assert port["host_ip"] == "127.0.0.1"
 
 
 def test_no_service_is_on_the_network_that_compose_makes_by_default():
@@ -359,9 +382,10 @@ def test_no_file_holds_a_secret():
 
 
 def test_every_setting_of_the_compose_file_is_described_in_the_example():
-    settings = set(re.findall(r"\$\{(\w+):-", text("docker-compose.yml")))
+    settings = {name for file in COMPOSE_FILES for name in re.findall(r"\$\{(\w+)", text(file))}
     described = set(re.findall(r"^#?(\w+)=", text(".env.example"), re.M))
-    assert settings - {"VERSION", "REVISION"} <= described
+    computed = {"VERSION", "REVISION", "CODE_REVISION", "WAREHOUSE_REVISION"}
+    assert settings - computed - {"COMPOSE_PROJECT_NAME"} == described
     for name, default in re.findall(
         r"\$\{(STACK_NAME|HTTP_PORT|BIND_ADDRESS):-([^}]+)\}", text("docker-compose.yml")
     ):

@@ -23,7 +23,7 @@ from control_plane.guard.policy import (
     PolicyError,
     Refused,
 )
-from control_plane.guard.server import MAX_CONNECTIONS, Engine, Runs, doors, listen
+from control_plane.guard.server import MAX_CONNECTIONS, Engine, Runs, listen, listeners
 
 ENVIRONMENT = {"STACK_NAME": "blue"}
 IMAGE, IMAGE_ID = "blue-code:current", "sha256:" + "1" * 64
@@ -73,7 +73,7 @@ def test_what_the_launcher_asks_for_is_what_dagster_yaml_says(policy, asked):
         ("Volumes", {"/etc": {}}),
         ("ExposedPorts", {"22/tcp": {}}),
         ("NetworkingConfig", {"host": None}),
-        ("NetworkingConfig", {"EndpointsConfig": {"blue_guard-launch": {}}}),
+        ("NetworkingConfig", {"EndpointsConfig": {"blue_code": {}}}),
         ("Labels", {"dagster/run_id": RUN, "dagster/job_name": "x"}),
         ("Labels", {"dagster/stack": "red", "dagster/run_id": RUN, "dagster/job_name": "x"}),
         ("Labels", {"dagster/stack": "blue", "dagster/run_id": "../x", "dagster/job_name": "x"}),
@@ -228,7 +228,7 @@ def test_no_request_of_20_000_gets_a_container_outside_the_policy(policy, asked,
     except Refused:
         return
     if body["Image"] != IMAGE:
-        return  # refused by the door: test_no_other_image_is_allowed
+        return  # refused by the listener: test_no_other_image_is_allowed
     resources = {name: body["HostConfig"][name] for name in RESOURCES}
     assert all(0 < value <= policy.host[name] for name, value in resources.items())
     assert body["HostConfig"] == {**policy.host, **resources}
@@ -239,7 +239,7 @@ def test_no_request_of_20_000_gets_a_container_outside_the_policy(policy, asked,
     assert set(body) == {"Image", "Cmd", "Env", "Labels", "HostConfig", "NetworkingConfig"}
 
 
-# --- the doors, in front of a socket that notes whatever reaches it ---
+# --- the listeners, in front of a socket that notes whatever reaches it ---
 
 MINE, OTHER = "a" * 64, "b" * 64
 SERVER = "c" * 64
@@ -299,35 +299,37 @@ def created(reached):
 
 
 @asynccontextmanager
-async def open_doors(policy, fake, limit=25):
-    """Both doors in front of an engine; yields their ports."""
+async def open_listeners(policy, fake, limit=25):
+    """Both listeners in front of an engine; yields their sockets."""
     socket = f"/tmp/guard-test-{id(fake)}.sock"  # noqa: S108 # short enough for a socket
     runner = web.ServerRunner(web.Server(fake.handle))
     await runner.setup()
     await web.UnixSite(runner, socket).start()
     runs = Runs(policy, "blue", ["code_location"], limit)
-    opened = doors(socket, runs)
-    fronts = [await listen(door, "127.0.0.1", 0) for door in opened]
-    yield [front.addresses[0][1] for front in fronts]
+    opened = listeners(socket, runs)
+    paths = [Path(f"{socket}.{listener.name}") for listener in opened]
+    fronts = [await listen(*pair) for pair in zip(opened, paths, strict=True)]
+    yield paths
     for front in fronts:
         await front.cleanup()
-    for door in opened:
-        await door.engine.session.close()
+    for listener in opened:
+        await listener.engine.session.close()
     await runner.cleanup()
-    Path(socket).unlink(missing_ok=True)
+    for path in (Path(socket), *paths):
+        path.unlink(missing_ok=True)
 
 
 @asynccontextmanager
-async def open_door(policy, door_index, fake=None, **options):
-    """A door in front of an engine: its port, and what reached the engine."""
+async def open_listener(policy, index, fake=None, **options):
+    """A listener in front of an engine: its socket, and what reached the engine."""
     fake = fake or FakeEngine()
-    async with open_doors(policy, fake, **options) as ports:
-        yield ports[door_index], fake.reached
+    async with open_listeners(policy, fake, **options) as paths:
+        yield paths[index], fake.reached
 
 
-async def send(port, request, client="127.0.0.1"):
+async def send(path, request):
     """Sends a raw request; returns status and body of the answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client, 0))
+    reader, writer = await asyncio.open_unix_connection(path)
     writer.write(request)
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     length = re.search(rb"Content-Length: (\d+)", head)
@@ -336,10 +338,10 @@ async def send(port, request, client="127.0.0.1"):
     return int(head.split()[1]), body.decode()
 
 
-async def through(policy, door_index, requests, **options):
-    """Sends raw requests through a door; returns the answers, and what reached the engine."""
-    async with open_door(policy, door_index, **options) as (port, reached):
-        return [await send(port, request) for request in requests], reached
+async def through(policy, index, requests, **options):
+    """Sends raw requests to a listener; returns the answers, and what reached the engine."""
+    async with open_listener(policy, index, **options) as (path, reached):
+        return [await send(path, request) for request in requests], reached
 
 
 def line(method, path, body=b"", headers=b""):
@@ -353,11 +355,11 @@ DAEMON, WEBSERVER = 0, 1
 PATH = f"/v1.45/containers/{MINE}"
 
 
-def run(policy, door, *requests, **options):
-    return asyncio.run(through(policy, door, requests, **options))
+def run(policy, listener, *requests, **options):
+    return asyncio.run(through(policy, listener, requests, **options))
 
 
-def test_the_daemon_s_door_lets_a_run_s_whole_life_through(policy, asked):
+def test_the_daemon_s_listener_accepts_all_calls_of_a_run_s_life(policy, asked):
     body = json.dumps(asked).encode()
     statuses, _ = run(
         policy, DAEMON,
@@ -368,7 +370,7 @@ def test_the_daemon_s_door_lets_a_run_s_whole_life_through(policy, asked):
     assert [status for status, _ in statuses] == [200, 201, 200, 201, 201]
 
 
-def test_the_webserver_s_door_only_looks_and_stops(policy, asked):
+def test_the_web_server_s_listener_accepts_only_inspect_and_stop(policy, asked):
     body = json.dumps(asked).encode()
     statuses, reached = run(
         policy, WEBSERVER,
@@ -500,9 +502,9 @@ def test_of_many_starts_at_once_no_more_than_the_limit_reach_the_engine(policy):
     fake.handle = handle
 
     async def attempt():
-        async with open_door(policy, DAEMON, limit=5, fake=fake) as (port, _):
+        async with open_listener(policy, DAEMON, limit=5, fake=fake) as (path, _):
             start = line("POST", f"{PATH}/start")
-            return await asyncio.gather(*(send(port, start) for _ in range(31)))
+            return await asyncio.gather(*(send(path, start) for _ in range(31)))
 
     statuses = [status for status, _ in asyncio.run(attempt())]
     assert (statuses.count(201), statuses.count(403)) == (5, 26)
@@ -522,13 +524,13 @@ def test_starts_that_are_hung_up_on_count_as_soon_as_the_engine_has_started_them
     fake.handle = handle
 
     async def attempt():
-        async with open_door(policy, DAEMON, limit=5, fake=fake) as (port, _):
+        async with open_listener(policy, DAEMON, limit=5, fake=fake) as (path, _):
             start = line("POST", f"{PATH}/start")
             for _ in range(31):
-                ((_, writer),) = await connected(port, 1, start)
+                ((_, writer),) = await connected(path, 1, start)
                 await asyncio.sleep(0.02)
                 writer.close()
-            status, _ = await send(port, start)
+            status, _ = await send(path, start)
             return status
 
     assert asyncio.run(attempt()) == 403
@@ -571,18 +573,18 @@ def test_what_a_code_server_ran_last_holds_until_a_new_one_runs(policy, asked):
     new = "sha256:" + "3" * 64
 
     async def attempt():
-        async with open_door(policy, DAEMON, fake=fake) as (port, _):
-            await send(port, create_line(asked))
+        async with open_listener(policy, DAEMON, fake=fake) as (path, _):
+            await send(path, create_line(asked))
             fake.servers = []
-            await send(port, create_line(asked))
+            await send(path, create_line(asked))
             # A new one that does not run yet, beside the old one.
             fake.images["d" * 64] = IMAGE, new
             starting = {**code_server("d" * 64), "State": "created", "Created": 2}
             fake.servers = [code_server(), starting]
-            await send(port, create_line(asked))
+            await send(path, create_line(asked))
             starting["State"] = "running"
-            await send(port, create_line(asked))
-            return await send(port, create_line(asked, Image=IMAGE_ID))
+            await send(path, create_line(asked))
+            return await send(path, create_line(asked, Image=IMAGE_ID))
 
     status, _ = asyncio.run(attempt())
     images = [body["Image"] for body in created(fake.reached)]
@@ -593,12 +595,12 @@ def test_what_a_code_server_ran_last_holds_until_a_new_one_runs(policy, asked):
 # --- stopping ---
 
 
-@pytest.mark.parametrize("door", [DAEMON, WEBSERVER])
-def test_a_request_to_stop_waits_no_longer_than_dagster_yaml_says(policy, door):
+@pytest.mark.parametrize("listener", [DAEMON, WEBSERVER])
+def test_a_request_to_stop_waits_no_longer_than_dagster_yaml_says(policy, listener):
     most = LAUNCHER["container_kwargs"]["stop_timeout"]
     for seconds, expected in ((0, 201), (most, 201), (most + 1, 403), (9999, 403)):
         stop = line("POST", f"{PATH}/stop?t={seconds}")
-        ((status, _),), reached = run(policy, door, stop)
+        ((status, _),), reached = run(policy, listener, stop)
         stopped = [path for _, path, _ in reached if "/stop" in path]
         assert status == expected
         assert stopped == ([f"/containers/{MINE}/stop?t={seconds}"] if status == 201 else [])
@@ -607,33 +609,30 @@ def test_a_request_to_stop_waits_no_longer_than_dagster_yaml_says(policy, door):
 def test_stops_that_are_hung_up_on_hold_up_nothing(policy, asked):
     async def attempt():
         fake = engine_with(may_stop=asyncio.Event())
-        async with open_doors(policy, fake) as ports:
+        async with open_listeners(policy, fake) as paths:
             stop = line("POST", f"{PATH}/stop?t=30")
             for n in range(130):
-                ((_, writer),) = await connected(ports[n % 2], 1, stop)
+                ((_, writer),) = await connected(paths[n % 2], 1, stop)
                 while len([p for _, p, _ in fake.reached if "/stop" in p]) <= n:
                     await asyncio.sleep(0.01)
                 writer.close()
-            answers = [await send(ports[DAEMON], create_line(asked))]
-            answers += [await send(port, line("GET", f"{PATH}/json")) for port in ports]
+            answers = [await send(paths[DAEMON], create_line(asked))]
+            answers += [await send(path, line("GET", f"{PATH}/json")) for path in paths]
             fake.may_stop.set()
             return answers
 
     assert [status for status, _ in asyncio.run(attempt())] == [201, 200, 200]
 
 
-def test_one_door_s_waiting_requests_take_no_connection_from_the_other(policy, asked):
+def test_waiting_requests_of_one_listener_take_no_connection_from_the_other(policy, asked):
     async def attempt():
         fake = engine_with(may_stop=asyncio.Event())
-        async with open_doors(policy, fake) as ports:
+        async with open_listeners(policy, fake) as paths:
             stop = line("POST", f"{PATH}/stop?t=30")
-            waiting = []
-            # Of three clients, so that together they exceed the connections of one door.
-            for client in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
-                waiting += await connected(ports[WEBSERVER], 50, stop, client)
-            while len([p for _, p, _ in fake.reached if "/stop" in p]) < 90:
+            waiting = await connected(paths[WEBSERVER], MAX_CONNECTIONS, stop)
+            while len([p for _, p, _ in fake.reached if "/stop" in p]) < MAX_CONNECTIONS:
                 await asyncio.sleep(0.01)
-            answer = await send(ports[DAEMON], create_line(asked))
+            answer = await send(paths[DAEMON], create_line(asked))
             fake.may_stop.set()
             for _, writer in waiting:
                 writer.close()
@@ -642,14 +641,14 @@ def test_one_door_s_waiting_requests_take_no_connection_from_the_other(policy, a
     assert asyncio.run(attempt())[0] == 201
 
 
-def test_an_engine_that_does_not_answer_is_named(policy):
+def test_an_engine_that_does_not_answer_is_named(policy, tmp_path):
     async def attempt():
-        opened = doors("/nowhere.sock", Runs(policy, "blue", [], 1))
-        runner = await listen(opened[0], "127.0.0.1", 0)
-        answer = await send(runner.addresses[0][1], line("GET", "/version"))
+        opened = listeners("/nowhere.sock", Runs(policy, "blue", [], 1))
+        runner = await listen(opened[0], tmp_path / "guard.sock")
+        answer = await send(tmp_path / "guard.sock", line("GET", "/version"))
         await runner.cleanup()
-        for door in opened:
-            await door.engine.session.close()
+        for listener in opened:
+            await listener.engine.session.close()
         return answer
 
     status, text = asyncio.run(attempt())
@@ -663,12 +662,9 @@ HALF = b"GET /version HTTP/1.1\r\nHost: g"
 HALF_A_BODY = b"POST /v1.45/containers/create HTTP/1.1\r\nHost: g\r\nContent-Length: 99\r\n\r\n{"
 
 
-async def connected(port, count, sent=b"", client="127.0.0.1"):
+async def connected(path, count, sent=b""):
     """Connections that have sent something, and wait."""
-    made = [
-        await asyncio.open_connection("127.0.0.1", port, local_addr=(client, 0))
-        for _ in range(count)
-    ]
+    made = [await asyncio.open_unix_connection(path) for _ in range(count)]
     for _, writer in made:
         writer.write(sent)
     return made
@@ -690,27 +686,26 @@ def test_a_connection_that_does_not_deliver_a_request_is_closed(policy, monkeypa
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
 
     async def attempt():
-        async with open_door(policy, DAEMON) as (port, _):
-            return await gone(*await connected(port, 1, sent))
+        async with open_listener(policy, DAEMON) as (path, _):
+            return await gone(*await connected(path, 1, sent))
 
     assert asyncio.run(attempt())
 
 
 @pytest.mark.parametrize("sent", [b"", HALF, HALF_A_BODY], ids=["nothing", "a head", "a body"])
-def test_a_client_s_waiting_connections_give_way_to_its_newer_ones_only(policy, monkeypatch, sent):
+def test_waiting_connections_give_way_to_newer_ones(policy, monkeypatch, sent):
     monkeypatch.setattr(server, "REQUEST_SECONDS", 60)
 
     async def attempt():
-        async with open_door(policy, DAEMON) as (port, _):
-            (other,) = await connected(port, 1, client="127.0.0.2")
+        async with open_listener(policy, DAEMON) as (path, _):
             # One that has left is not looked for again.
-            ((_, left),) = await connected(port, 1)
+            ((_, left),) = await connected(path, 1)
             left.close()
-            waiting = await connected(port, 3 * MAX_CONNECTIONS, sent)
-            assert await send(port, line("GET", "/version")) == (200, ANY)
+            waiting = await connected(path, 3 * MAX_CONNECTIONS, sent)
+            assert await send(path, line("GET", "/version")) == (200, ANY)
             assert all([await gone(one) for one in waiting[: 2 * MAX_CONNECTIONS]])
             # Room was made for one.
-            kept = [other, *waiting[-MAX_CONNECTIONS + 1 :]]
+            kept = waiting[-MAX_CONNECTIONS + 1 :]
             assert not any(reader.at_eof() for reader, _ in kept)
             for _, writer in kept:
                 writer.close()
@@ -729,10 +724,10 @@ def test_a_request_that_the_engine_works_on_does_not_give_way(policy, monkeypatc
     monkeypatch.setattr(Engine, "version", slow)
 
     async def attempt():
-        async with open_door(policy, DAEMON) as (port, _):
-            answer = asyncio.create_task(send(port, line("GET", "/version")))
+        async with open_listener(policy, DAEMON) as (path, _):
+            answer = asyncio.create_task(send(path, line("GET", "/version")))
             await entered.wait()
-            waiting = await connected(port, 2 * MAX_CONNECTIONS)
+            waiting = await connected(path, 2 * MAX_CONNECTIONS)
             assert await gone(waiting[0])
             release.set()
             return await answer

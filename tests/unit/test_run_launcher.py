@@ -4,33 +4,49 @@ from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._serdes import ConfigurableClassData
 
-from control_plane.launcher import ComposeRunLauncher, substitute
+from control_plane.guard.policy import Policy
+from control_plane.instance_file import Unset, fill
+from control_plane.launcher import ComposeRunLauncher
 
 DATA = ConfigurableClassData("control_plane.launcher", "ComposeRunLauncher", "{}")
 
 
-def test_variables_are_filled_in_at_every_depth(monkeypatch):
-    monkeypatch.setenv("STACK_NAME", "blue")
+def test_variables_are_filled_in_at_every_depth():
     config = {"networks": ["${STACK_NAME}_runs"], "container_kwargs": {"labels": {"a": "$$5"}}}
-    assert substitute(config) == {
+    assert fill(config, {"STACK_NAME": "blue"}) == {
         "networks": ["blue_runs"],
         "container_kwargs": {"labels": {"a": "$5"}},
     }
 
 
 def test_what_is_no_string_stays_as_it_is():
-    assert substitute({"init": True, "pids_limit": 512, "x": None, "y": [1.5]}) == {
-        "init": True,
-        "pids_limit": 512,
-        "x": None,
-        "y": [1.5],
-    }
+    config = {"init": True, "pids_limit": 512, "x": None, "y": [1.5]}
+    assert fill(config, {}) == config
 
 
-def test_a_variable_that_is_not_set_is_refused_by_name(monkeypatch):
-    monkeypatch.delenv("STACK_NAME", raising=False)
-    with pytest.raises(DagsterInvariantViolationError, match="STACK_NAME is not set"):
-        substitute(["${STACK_NAME}_runs"])
+def test_a_variable_that_is_not_set_is_refused_by_name():
+    with pytest.raises(Unset, match="STACK_NAME is not set"):
+        fill(["${STACK_NAME}_runs"], {})
+
+
+def test_a_dollar_sign_that_begins_no_name_is_refused_with_its_value():
+    with pytest.raises(
+        Unset, match=r"'5\$ a day' in dagster.yaml .*write .* and \$\$ for a dollar"
+    ):
+        fill(["5$ a day"], {})
+
+
+# Each once broke the guard, which filled in the text of the file, or differed from the launcher.
+ODD_VALUES = ['say "hi"', "a\\b", "two\nlines", "${OTHER}", "$$", "é"]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_launcher_and_guard_read_any_value_of_a_variable_the_same(monkeypatch, value):
+    monkeypatch.setenv("TEAM", value)
+    config = {"networks": ["n"], "container_kwargs": {"labels": {"team": "${TEAM}"}}}
+    launcher = ComposeRunLauncher.from_config_value(DATA, config)
+    policy = Policy.from_launcher(config, {"TEAM": value})
+    assert policy.labels == launcher.container_kwargs["labels"] == {"team": value}
 
 
 def test_an_env_var_for_runs_that_is_not_set_is_refused_by_name(monkeypatch):

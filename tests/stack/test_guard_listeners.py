@@ -11,14 +11,21 @@ from test_hardening import weaknesses
 
 from control_plane.guard.policy import COMMANDS, RESOURCES
 
-# Sends each line of stdin to the daemon's door; prints status and answer.
-SEND = """
-import json, sys, urllib.error, urllib.request
+# One request to the listener whose socket a container of the stack mounts.
+CALL = """
+import http.client, json, socket, sys
+def call(method, path, body=None):
+    connection = http.client.HTTPConnection("guard")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect("/run/guard/docker.sock")
+    connection.request(method, "/v1.45/containers/" + path, body)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read() or b"null")
+"""
+# Sends each line of stdin; prints status and answer.
+SEND = f"""{CALL}
 for line in sys.stdin:
-    url = "http://guard-launch:2375/v1.45/containers/create"
-    try: answer = urllib.request.urlopen(urllib.request.Request(url, line.encode()))
-    except urllib.error.HTTPError as error: answer = error
-    print(json.dumps([answer.status, json.load(answer)]))
+    print(json.dumps(call("POST", "create", line.encode())))
 """
 # What the engine derives from the limits and the run, and when and as what it made a container.
 ITS_OWN = {*RESOURCES, "MemorySwap", "ContainerIDFile"}
@@ -106,14 +113,8 @@ def test_a_run_is_made_from_the_image_that_its_server_runs_though_the_tag_has_mo
 
 
 # Holds as many containers as the limit running; prints what the guard says to one more.
-START = """
-import http.client, json, sys
-def call(method, path, body=None):
-    connection = http.client.HTTPConnection("guard-launch", 2375)
-    connection.request(method, "/v1.45/containers/" + path, body)
-    answer = connection.getresponse()
-    return answer.status, json.loads(answer.read() or b"null")
-answers = [call("POST", f"{identifier}/start") for identifier in json.loads(sys.stdin.read())]
+START = f"""{CALL}
+answers = [call("POST", identifier + "/start") for identifier in json.loads(sys.stdin.read())]
 print(json.dumps(answers))
 """
 

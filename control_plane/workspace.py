@@ -1,0 +1,38 @@
+"""Which code locations are switched on: workspace.yaml, and one more file for each active profile.
+
+The gap: Dagster reads a fixed list of workspace files. A location in that list whose container does
+not run shows as an error forever, so the list has to follow COMPOSE_PROFILES. The guard reads the
+same files, because a run container may only use the image of a code location in them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# For a profile `name`, the workspace file is locations/name/workspace.yaml.
+LOCATIONS = Path("locations")
+
+
+def workspace_files(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The workspace files of this stack, relative to the working directory.
+
+    Args:
+        environment: COMPOSE_PROFILES has the active profiles, separated by commas; `*` is all.
+    """
+    active = {name.strip() for name in environment.get("COMPOSE_PROFILES", "").split(",")}
+    optional = sorted(LOCATIONS.glob("*/workspace.yaml"))
+    return [
+        "workspace.yaml",
+        *(str(file) for file in optional if file.parent.name in active or "*" in active),
+    ]
+
+
+def code_servers(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The Compose services that serve the code locations: the hosts in the workspace files."""
+    entries: list[dict[str, Any]] = []
+    for file in workspace_files(environment):
+        entries += yaml.safe_load(Path(file).read_text())["load_from"]
+    return [entry["grpc_server"]["host"] for entry in entries if "grpc_server" in entry]
