@@ -3,36 +3,25 @@
 .PHONY: help setup demo up down destroy status credentials logs dev test screenshots bench lint format lock
 SHELL := bash
 
-# Which version an image was built from: the last commit that changed what images are made of.
-export VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-export REVISION := $(shell git log -1 --format=%h -- Dockerfile.* code_location locations control_plane requirements dagster.yaml workspace.yaml 2>/dev/null)
-
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@python3 -m cli.reference help
 
 setup:
 	@machine/setup.sh
 
-demo: up ## from a fresh machine to a running stack, and two jobs run in containers of their own
-	@python3 cli/demo.py
+# The operator's verbs are those of ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id> and FOR=<user> are
+# the flags that people type most.
+demo up down status:
+	@./stack $@
 
-up: setup ## start the stack and wait until it is healthy
-	@python3 cli/stack.py up
+destroy:
+	@./stack destroy $(if $(filter 1,$(FORCE)),--force)
 
-down: setup ## stop the stack, data kept
-	@python3 cli/stack.py down
+credentials:
+	@./stack credentials $(FOR)
 
-destroy: setup ## stop the stack and delete its data, after asking (FORCE=1 does not ask)
-	@python3 cli/stack.py destroy
-
-status: setup ## each part's health; exit status 1 when something is wrong
-	@python3 cli/stack.py status
-
-credentials: setup ## where and as whom to sign in (FOR=viewer: as somebody who can only look)
-	@python3 cli/stack.py credentials $(FOR)
-
-logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run's container
-	@python3 cli/stack.py logs $(RUN)
+logs:
+	@./stack logs $(if $(filter 1,$(FOLLOW)),--follow) $(RUN)
 
 # The tools and tests, locked like the images; made anew when the lock changes.
 .venv/made: requirements/dev.txt requirements/build.txt
@@ -54,16 +43,15 @@ test: .venv/made ## the whole test suite
 
 screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
 	@machine/setup.sh tests
-	@env $$(python3 cli/stack.py credentials) .venv/bin/python tests/browser/take_screenshots.py
+	@env $$(./stack credentials) .venv/bin/python tests/browser/take_screenshots.py
 
 # On a stack of its own, deleted afterwards.
 bench: export STACK_NAME := dagster-bench
 bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
-bench: export WORKSPACE := locations/warehouse/workspace.yaml
-bench: setup ## the measurements in bench/, into bench/results/
-	@python3 cli/stack.py up
-	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; FORCE=1 python3 cli/stack.py destroy; exit $$status
+bench: ## the measurements in bench/, into bench/results/
+	@./stack up
+	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; ./stack destroy --force --images; exit $$status
 
 lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile linters
 	.venv/bin/ruff format --check .
@@ -71,9 +59,10 @@ lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile lin
 	.venv/bin/pyright
 	.venv/bin/shellcheck machine/*.sh requirements/*.sh machine/standin/*.sh control_plane/postgres/*.sh .ci/run
 	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile
-	.venv/bin/compose-lint check --fail-on low docker-compose.yml
+	.venv/bin/compose-lint check --fail-on low docker-compose.yml parts/*/compose.yml locations/*/compose.yml
 
-format: .venv/made ## apply the formatter and the linter's safe fixes
+format: .venv/made ## apply the formatter and the linter's safe fixes, renew docs/reference
+	@.venv/bin/python -m cli.reference
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 

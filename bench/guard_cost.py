@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stack import Stack, StackError, docker, table
+from cli.errors import StackError
+from cli.output import table
+from cli.stack import Stack, docker
 
 ROUNDS = 100
 LIMIT_MS = 20

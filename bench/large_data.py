@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from demo import follow
-from stack import Stack, StackError, table
+from cli.errors import StackError
+from cli.output import table
+from cli.stack import Stack
+from cli.verbs.demo import follow
 
 ROWS = (5_000_000, 50_000_000)
 BYTES_PER_ROW = 8

@@ -18,10 +18,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from demo import follow
-from stack import Stack, StackError, table
+from cli.errors import StackError
+from cli.output import table
+from cli.stack import Stack
+from cli.verbs.demo import follow
 
 SOCKET = "/var/run/docker.sock"
 TIMES = 3

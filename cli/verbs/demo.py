@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Runs the two demonstration jobs and prints what ran where. Standard library only.
+"""Start the stack, run the two demonstration jobs, and show what ran where.
 
 Each job is launched through GraphQL, as the web UI does it, and followed until it ends. The value
 it computed is read back from the I/O storage, by a container that did not compute it.
@@ -8,12 +7,17 @@ it computed is read back from the I/O storage, by a container that did not compu
 from __future__ import annotations
 
 import json
-import sys
 import time
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from typing import Any
 
-from stack import Stack, StackError, docker, printable, say, table
+from cli import commands
+from cli.client import FINAL, RUN
+from cli.errors import StackError
+from cli.output import say, table
+from cli.stack import Stack, docker
+from cli.verbs import up
 
 # What each job computes last, and where the default I/O manager keeps it: {run_id} for an op's
 # output, nothing for an asset's.
@@ -23,15 +27,6 @@ JOBS = {
 }
 EXPECTED = 55
 TIMEOUT_SECONDS = 180
-FINAL = ("SUCCESS", "FAILURE", "CANCELED")
-
-RUN = """
-query Run($id: ID!) {
-  runOrError(runId: $id) { ... on Run {
-    status creationTime startTime endTime tags { key value }
-  } }
-}
-"""
 
 
 @dataclass
@@ -68,17 +63,6 @@ def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:
     )
 
 
-def read_value(stack: Stack, image: str, path: str) -> object:
-    """Reads a pickled value from the I/O storage, in a container of the run's own image."""
-    program = f"import json, pickle; print(json.dumps(pickle.load(open('/storage/{path}', 'rb'))))"
-    volume = f"{stack.name}_io-storage:/storage:ro"
-    return json.loads(
-        docker(
-            "run", "--rm", "--network=none", f"--volume={volume}", image, "python", "-c", program
-        )
-    )
-
-
 def demonstrate(stack: Stack, job: str) -> Result:
     """Runs one job to its end."""
     run_id = stack.launch(job)
@@ -88,19 +72,21 @@ def demonstrate(stack: Stack, job: str) -> Result:
     if container:
         image = docker("inspect", "--format", "{{.Image}}", container).strip()
     if run["status"] == "SUCCESS":
-        value = read_value(stack, image, JOBS[job].format(run_id=run_id))
+        path = JOBS[job].format(run_id=run_id)
+        value = json.loads(docker(*commands.read_value(f"{stack.name}_io-storage", image, path)))
     seconds = run["endTime"] - run["creationTime"]
     return Result(job, run_id, run["status"], seconds, container, image, value)
 
 
-def main() -> None:
-    """Exits with status 0 only if both jobs succeeded with the right value."""
-    stack = Stack()
-    try:
-        say("\nRunning the demonstration jobs, each in a container of its own:")
-        results = [demonstrate(stack, job) for job in JOBS]
-    except StackError as error:
-        sys.exit(printable(f"demo: {error}"))
+def add(parser: ArgumentParser) -> None:
+    """It has no flags."""
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError unless both jobs succeeded with the right value."""
+    up.run(stack, flags)
+    say("\nRunning the demonstration jobs, each in a container of its own:")
+    results = [demonstrate(stack, job) for job in JOBS]
     rows = [["job", "run", "status", "launch to end", "container", "image", "value"]]
     rows += [
         [r.job, r.run_id[:8], r.status, f"{r.seconds:.1f} s", r.container[:12],
@@ -108,12 +94,8 @@ def main() -> None:
         for r in results
     ]  # fmt: skip
     say(f"\n{table(rows)}\n")
-    wrong = [r for r in results if r.status != "SUCCESS" or r.value != EXPECTED]
-    if wrong:
-        sys.exit(f"demo: {wrong[0].job} ended as {wrong[0].status} with {wrong[0].value}, not"
-                 f" {EXPECTED}: {stack.ui_url}/runs/{wrong[0].run_id}")  # fmt: skip
+    for r in results:
+        if r.status != "SUCCESS" or r.value != EXPECTED:
+            raise StackError(f"{r.job} ended as {r.status} with {r.value}, not {EXPECTED}:"
+                             f" {stack.ui_url}/runs/{r.run_id}")  # fmt: skip
     print(f"Web UI: {stack.ui_url}  (make credentials says how to sign in)")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,76 @@
+"""`./stack VERB [flags]`: reads the command line, runs a verb, and ends with its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, cast
+
+from cli.errors import FAILED, INTERRUPTED, StackError
+from cli.output import printable
+from cli.stack import Stack
+from cli.verbs import credentials, dagster, demo, destroy, down, logs, status, up
+
+# In the order in which an operator needs them.
+VERBS: tuple[ModuleType, ...] = (demo, up, status, credentials, logs, dagster, down, destroy)
+
+
+def name_of(verb: ModuleType) -> str:
+    """The verb, as it is typed."""
+    return verb.__name__.rpartition(".")[2]
+
+
+def summary_of(verb: ModuleType) -> str:
+    """What it does, in one sentence: its module's docstring."""
+    return (verb.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    options: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
+    parser = argparse.ArgumentParser(
+        prog="./stack", description="Runs this Dagster stack.", **options
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        summary = summary_of(verb)
+        one = verbs.add_parser(name_of(verb), help=summary, description=summary, **options)
+        verb.add(one)
+        one.set_defaults(verb=verb)
+    return parser
+
+
+class _Help(argparse.HelpFormatter):
+    """Of the same width everywhere, since docs/reference/commands.md has it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=16, width=98)
+
+
+def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each verb."""
+    (choices,) = (action.choices for action in parser._actions if action.choices)  # pyright: ignore[reportPrivateUsage] # there is no public way
+    return cast("dict[str, argparse.ArgumentParser]", choices)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits with status 1 and one line when the verb was not carried out."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [name_of(dagster)]:
+        given.insert(1, "--")  # all that follows is Dagster's, also flags that we have
+    flags = build_parser().parse_args(given)
+    try:
+        flags.verb.run(Stack(), flags)
+    except StackError as error:
+        print(printable(f"{name_of(flags.verb)}: {error}"), file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `./stack logs | head`
+        sys.stderr.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What is refused before anything is built: settings that cannot be meant, and a taken port."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from cli import dotenv
+from cli.errors import StackError
+from cli.output import note
+from cli.stack import Stack
+
+
+def refuse_bad_settings(stack: Stack) -> None:
+    """Refuses names in .env that look like a setting and are none, and profiles that are none.
+
+    Raises:
+        StackError: With the nearest known name.
+    """
+    unread = dotenv.unread(stack.root, stack.settings)
+    for name, near in unread.items():
+        if near:
+            raise StackError(f".env sets {name}, which nothing reads: did you mean {near}?")
+    if unread:
+        note(
+            f"note: .env sets {', '.join(unread)}, which stands in no file here. Code servers get"
+            " it; runs get it if dagster.yaml lists it (run_launcher, env_vars)"
+        )
+    everything = stack.with_all_profiles.config["services"].values()
+    known = sorted({profile for service in everything for profile in service.get("profiles", [])})
+    for profile in _profiles(stack):
+        if profile not in (*known, "*"):
+            near = dotenv.nearest(profile, known)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            raise StackError(f"COMPOSE_PROFILES has {profile!r}, which switches nothing on: {hint}")
+
+
+def _profiles(stack: Stack) -> list[str]:
+    """The active profiles."""
+    named: str = stack.config["services"]["guard"]["environment"]["COMPOSE_PROFILES"]
+    return [name.strip() for name in named.split(",") if name.strip()]
+
+
+def refuse_taken_port(stack: Stack) -> None:
+    """Raises StackError when something else listens where the web UI is to be published."""
+    edge = stack.services().get("edge", {})
+    host, port = stack.address
+    publishers: list[dict[str, Any]] = edge.get("Publishers") or []
+    published = {(one["URL"], one["PublishedPort"]) for one in publishers}
+    if (host, port) in published:
+        return
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StackError(
+                f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it, or"
+                f" set HTTP_PORT (and BIND_ADDRESS) to something free, e.g. HTTP_PORT={port + 1}"
+            ) from None

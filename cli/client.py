@@ -1,0 +1,160 @@
+"""The GraphQL API of a stack, asked through the edge, as the web UI asks it."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cli.errors import StackError
+
+HTTP_SECONDS = 60
+
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+RUN = """
+query Run($id: ID!) {
+  runOrError(runId: $id) { ... on Run {
+    status creationTime startTime endTime tags { key value }
+  } }
+}
+"""
+# The statuses that a run ends in.
+FINAL = ("SUCCESS", "FAILURE", "CANCELED")
+LOCATIONS = """
+{ workspaceOrError { ... on PythonError { message } ... on Workspace {
+  locationEntries { name locationOrLoadError { __typename
+    ... on PythonError { message errorChain { error { message } } } } } } } }
+"""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the edge is published.
+
+    Attributes:
+        host: An address of this machine.
+        port: Of it.
+        domain: The edge's public name, if it has one; it then speaks HTTPS.
+    """
+
+    host: str
+    port: int
+    domain: str | None
+
+    @property
+    def url(self) -> str:
+        """Where any client on this machine finds the web UI."""
+        if self.domain:
+            return f"https://{self.domain}" + (f":{self.port}" if self.port != 443 else "")
+        return f"http://{self.host}:{self.port}"
+
+    def connection(self) -> http.client.HTTPConnection:
+        """To the published port, also where the domain's name does not lead to this machine."""
+        if self.domain:
+            return _HTTPSConnection(self.domain, (self.host, self.port))
+        return http.client.HTTPConnection(self.host, self.port, timeout=HTTP_SECONDS)
+
+
+class Client:
+    """The API, for one user."""
+
+    def __init__(self, endpoint: Endpoint, user: str, password: str) -> None:
+        """Does not connect yet."""
+        self.endpoint = endpoint
+        self.authorization = basic(user, password)
+
+    def graphql(self, query: str, **variables: object) -> dict[str, Any]:
+        """Asks the web server.
+
+        Returns:
+            The answer's `data`.
+
+        Raises:
+            StackError: It does not answer, or answers with errors.
+        """
+        connection = self.endpoint.connection()
+        headers = {"Content-Type": "application/json", "Authorization": self.authorization}
+        body = json.dumps({"query": query, "variables": variables})
+        try:
+            connection.request("POST", "/graphql", body, headers)
+            response = connection.getresponse()
+            text = response.read().decode()
+        except OSError as error:
+            raise StackError(f"GraphQL at {self.endpoint.url}: {error}: is the stack up?") from None
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise StackError(f"GraphQL at {self.endpoint.url}: {response.status}: {text.strip()}")
+        answer = json.loads(text)
+        if answer.get("errors"):
+            raise StackError(f"GraphQL at {self.endpoint.url}: {answer['errors'][0]['message']}")
+        return answer["data"]
+
+    def launch(
+        self,
+        job: str,
+        assets: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+        location: str = "code_location",
+        partition: str | None = None,
+    ) -> str:
+        """Launches a job.
+
+        Args:
+            job: Its name; `__ASSET_JOB` for any selection of assets.
+            assets: Only these assets of an asset job; all if none are named.
+            config: The run's configuration.
+            location: The code location that the job is in.
+            partition: The key of the partition, for a job that has partitions.
+
+        Returns:
+            The run id.
+
+        Raises:
+            StackError: It was not launched.
+        """
+        selector = {
+            "repositoryLocationName": location,
+            "repositoryName": "__repository__",
+            "jobName": job,
+            "assetSelection": [{"path": [asset]} for asset in assets] or None,
+        }
+        params: dict[str, Any] = {"selector": selector, "runConfigData": config or {}}
+        if partition:
+            tags = [{"key": "dagster/partition", "value": partition}]
+            params["executionMetadata"] = {"tags": tags}
+        answer = self.graphql(LAUNCH, params=params)
+        if answer["launchRun"]["__typename"] != "LaunchRunSuccess":
+            raise StackError(f"{job} was not launched: {json.dumps(answer['launchRun'])}")
+        return answer["launchRun"]["run"]["runId"]
+
+
+class _HTTPSConnection(http.client.HTTPSConnection):
+    """To an address, for a host of another name."""
+
+    def __init__(self, host: str, at: tuple[str, int]) -> None:
+        super().__init__(host, at[1], timeout=HTTP_SECONDS)
+        self.at = at
+
+    def connect(self) -> None:
+        plain = socket.create_connection(self.at, self.timeout)
+        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+
+
+def basic(user: str, password: str) -> str:
+    """The header that an API client signs in with."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"

@@ -1,0 +1,68 @@
+"""Builds the command lines of docker and Compose. Runs nothing, and needs no Docker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+# What set-up found on this machine, then the operator's own settings. Later files win.
+ENV_FILES = (".machine.env", ".env")
+# How Compose and the run launcher (dagster.yaml, labels) mark what belongs to a stack.
+PROJECT_LABEL = "com.docker.compose.project"
+NETWORK_LABEL = "com.docker.compose.network"
+STACK_LABEL = "dagster/stack"
+RUN_LABEL = "dagster/run_id"
+
+
+def compose(root: Path, *arguments: str) -> list[str]:
+    """Compose, with the settings of this machine and of the operator."""
+    files = [name for name in ENV_FILES if (root / name).is_file()]
+    return ["docker", "compose", *(f"--env-file={name}" for name in files), *arguments]
+
+
+def start() -> list[str]:
+    """For Compose: starts what is built, and waits until it is healthy."""
+    return ["up", "--detach", "--wait", "--no-build", "--remove-orphans"]
+
+
+def down(*, volumes: bool = False) -> list[str]:
+    """For Compose: removes containers and networks, and the volumes if asked."""
+    return ["down", "--remove-orphans", *(["--volumes"] if volumes else [])]
+
+
+def logs(services: Iterable[str], lines: int = 200, *, follow: bool = False) -> list[str]:
+    """For Compose: the services' logs. Without names it leaves out those with `attach: false`."""
+    options = ["--no-color", f"--tail={lines}", *(["--follow"] if follow else [])]
+    return ["logs", *options, *services]
+
+
+def run_containers(stack: str, *, running_only: bool = False) -> list[str]:
+    """For docker: lists a stack's run containers, one `container id` and `run id` a line."""
+    labels = (f"label={STACK_LABEL}={stack}", f"label={RUN_LABEL}")
+    return [
+        "ps", "--no-trunc", "--format", f'{{{{.ID}}}} {{{{.Label "{RUN_LABEL}"}}}}',
+        *([] if running_only else ["--all"]), *(f"--filter={label}" for label in labels),
+    ]  # fmt: skip
+
+
+def volumes(stack: str) -> list[str]:
+    """For docker: lists the names of a stack's volumes."""
+    return ["volume", "ls", "--quiet", f"--filter=label={PROJECT_LABEL}={stack}"]
+
+
+def networks(stack: str) -> list[str]:
+    """For docker: lists a stack's networks, one `name` and `name in the Compose file` a line."""
+    columns = f'{{{{.Name}}}} {{{{.Label "{NETWORK_LABEL}"}}}}'
+    return ["network", "ls", f"--filter=label={PROJECT_LABEL}={stack}", "--format", columns]
+
+
+def in_web_server(command: Sequence[str], *, terminal: bool) -> list[str]:
+    """For Compose: runs a command where Dagster's instance and workspace are."""
+    return ["exec", *([] if terminal else ["--no-TTY"]), "webserver", *command]
+
+
+def read_value(volume: str, image: str, path: str) -> list[str]:
+    """For docker: prints a pickled value of the I/O storage as JSON, with no network."""
+    program = f"import json, pickle; print(json.dumps(pickle.load(open('/storage/{path}', 'rb'))))"
+    mount = f"--volume={volume}:/storage:ro"
+    return ["run", "--rm", "--network=none", mount, image, "python", "-c", program]

@@ -1,0 +1,96 @@
+"""Which names stand in .env, and which of them nothing reads."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*[=:]\s*(.*)")
+SETTING = re.compile(r"#?([A-Z_]+)=")
+# Compose, the docker client and our build read these as well.
+OTHERS = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(https?|no|all)_proxy)")
+# How alike two names are that are probably the same: HTP_PORT and HTTP_PORT are 0.94.
+ALIKE = 0.8
+# The operator's files; a name that stands in one of them is read by somebody.
+USERS_FILES = ("dagster.yaml", "docker-compose.override.yml", "code_location", "locations")
+
+
+def read(text: str) -> dict[str, str]:
+    """The names in a .env file with their values, as far as this needs them.
+
+    Compose reads the values itself: nothing is filled in here, and a quoted value ends at the end
+    of its first line.
+    """
+    found: dict[str, str] = {}
+    inside = ""  # the quote that a value of several lines ends with
+    for line in text.splitlines():
+        if inside:
+            inside = "" if line.rstrip().endswith(inside) else inside
+            continue
+        match = NAME.match(line)
+        if not match:
+            continue
+        value = match[2].strip()
+        quote = value[:1] if value[:1] in ("'", '"') else ""
+        if quote and quote not in value[1:]:
+            inside = quote
+        found[match[1]] = value.strip("'\"") if quote else re.split(r"\s#", value)[0].strip()
+    return found
+
+
+def described(root: Path) -> list[tuple[list[str], str]]:
+    """The settings, from .env.example: names that are described together, and what they do."""
+    found: list[tuple[list[str], str]] = []
+    for paragraph in (root / ".env.example").read_text().split("\n\n"):
+        text: list[str] = []
+        names: list[str] = []
+        for line in paragraph.splitlines():
+            setting = SETTING.match(line)
+            if setting:
+                names.append(setting[1])
+            else:
+                if names:
+                    found.append((names, " ".join(text)))
+                    text, names = [], []
+                text.append(line.removeprefix("# "))
+        if names:
+            found.append((names, " ".join(text)))
+    return found
+
+
+def settings(root: Path) -> list[str]:
+    """The names of all settings."""
+    return [name for names, _ in described(root) for name in names]
+
+
+def unread(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """Names that no file of this repository has, each with the nearest setting or an empty string.
+
+    Args:
+        root: The folder with .env.example.
+        names: Names that stand in .env.
+    """
+    known = settings(root)
+    suspects = [name for name in names if name not in known and not OTHERS.fullmatch(name)]
+    if not suspects:
+        return {}
+    text = "\n".join(file.read_text(errors="replace") for file in _users_files(root))
+    return {
+        name: nearest(name, known)
+        for name in suspects
+        if not re.search(rf"\b{re.escape(name)}\b", text)
+    }
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like another, or an empty string when none is like it."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, ALIKE)), "")
+
+
+def _users_files(root: Path) -> Iterable[Path]:
+    for name in USERS_FILES:
+        path = root / name
+        files = path.rglob("*") if path.is_dir() else [path]
+        yield from (file for file in files if file.is_file() and file.suffix != ".pyc")

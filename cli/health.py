@@ -1,0 +1,66 @@
+"""What is wrong with a stack, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from cli import commands
+from cli.client import LOCATIONS
+from cli.stack import Stack, docker
+
+
+def problems(stack: Stack) -> list[str]:
+    """What is wrong, in a line each; empty when nothing is."""
+    found: list[str] = []
+    states = stack.services()
+    for service in stack.config["services"]:
+        state = states.get(service)
+        if state is None:
+            found.append(f"{service}: has no container: make up")
+        elif state["State"] == "exited" and state["ExitCode"] == 0 and _is_one_shot(state):
+            continue
+        elif state["State"] != "running":
+            found.append(f"{service}: {state['State']}, exit status {state['ExitCode']}:"
+                         f" {last_line(stack, service) or 'make logs'}")  # fmt: skip
+        elif state["Health"] not in ("healthy", ""):
+            found.append(f"{service}: {state['Health']}: {_health_output(state['ID'])}")
+    return found or location_errors(stack)
+
+
+def location_errors(stack: Stack) -> list[str]:
+    """Code locations that do not load, with the first line of the error."""
+    errors: list[str] = []
+    for entry in stack.graphql(LOCATIONS)["workspaceOrError"]["locationEntries"]:
+        error = entry["locationOrLoadError"]
+        if error["__typename"] == "PythonError":
+            chain = [error["message"]] + [e["error"]["message"] for e in error["errorChain"]]
+            cause = next((m for m in reversed(chain) if m.strip()), "unknown").strip()
+            errors.append(
+                f"code location {entry['name']} does not load: {cause.splitlines()[-1]}"
+                f" (the whole error: {stack.ui_url}/deployment/locations): mend it, then make up"
+            )
+    return errors
+
+
+def last_line(stack: Stack, service: str) -> str:
+    """The last line that a service wrote."""
+    log = stack.compose(*commands.logs([service], 20), "--no-log-prefix").stdout
+    # Compose 2.26 writes "erase this line" before each, also to a pipe.
+    lines = [line.strip() for line in log.replace("\x1b[2K", "").splitlines()]
+    return next((line for line in reversed(lines) if line), "")
+
+
+def _health_output(container: str) -> str:
+    """What the last health check of a container said."""
+    health = docker("inspect", "--format", "{{json .State.Health}}", container)
+    state = cast("dict[str, Any]", json.loads(health) or {})
+    checks: list[dict[str, str]] = state.get("Log", [])
+    return checks[-1]["Output"].strip() if checks else "no health check has run yet"
+
+
+def _is_one_shot(state: Mapping[str, Any]) -> bool:
+    """Whether a service is meant to end: only those have no restart policy."""
+    policy = docker("inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", state["ID"])
+    return policy.strip() == "no"

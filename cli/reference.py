@@ -1,0 +1,101 @@
+"""Writes docs/reference/commands.md and settings.md, from the verbs and from .env.example.
+
+python3 -m cli.reference        writes both (`make format` does)
+python3 -m cli.reference help   prints the list for `make help`
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from cli.__main__ import VERBS, build_parser, name_of, parsers, summary_of
+from cli.dotenv import described
+from cli.stack import ROOT
+
+FOLDER = ROOT / "docs/reference"
+COMMANDS = """# Commands
+
+<!-- `make format` writes this page from cli/verbs/ and the Makefile. -->
+
+Each verb is `./stack VERB` and, except `dagster`, `make VERB`. It ends with status 0 when it did
+what it says, with 1 and one line when it did not, and with 2 when the verb or a flag is wrong. Flags
+belong to `./stack`. With make, `FORCE=1`, `FOLLOW=1`, `RUN=<id>` and `FOR=<user>` stand for flags.
+
+{verbs}
+## For contributors
+
+| command | does |
+| --- | --- |
+{make}
+"""
+SETTINGS = """# Settings
+
+<!-- `make format` writes this page from .env.example and the Compose files. -->
+
+Set these in a file `.env` beside `docker-compose.yml`, or in the environment, which wins. All are
+optional. `make up` applies a change, and refuses a name in `.env` that looks like one of these and
+is none of them.
+
+| setting | default | what it does |
+| --- | --- | --- |
+{settings}
+"""
+
+
+def make_verbs() -> dict[str, str]:
+    """The contributor's verbs of the Makefile, with what each does."""
+    makefile = (ROOT / "Makefile").read_text()
+    return dict(re.findall(r"^([a-z-]+):.*?## (.*)$", makefile, re.MULTILINE))
+
+
+def commands() -> str:
+    """The text of commands.md."""
+    each = parsers(build_parser())
+    verbs = [
+        f"## {name}\n\n{summary_of(verb)}\n\n```\n{each[name].format_usage()}"
+        + "".join(re.findall(r"^  .*\n?", each[name].format_help(), re.MULTILINE)).rstrip()
+        + "\n```\n"
+        for verb in VERBS
+        for name in [name_of(verb)]
+    ]
+    make = "\n".join(f"| `make {name}` | {does} |" for name, does in make_verbs().items())
+    return COMMANDS.format(verbs="\n".join(verbs), make=make)
+
+
+def defaults() -> dict[str, str]:
+    """What the Compose files take a setting to be when it is not set."""
+    found: dict[str, str] = {}
+    for file in (ROOT / "docker-compose.yml", *sorted(ROOT.glob("*/*/compose.yml"))):
+        for name, default in re.findall(r"\$\{(\w+):-([^${}]*)\}", file.read_text()):
+            if default not in ("", "/dev/null"):
+                found[name] = default
+    return found
+
+
+def settings() -> str:
+    """The text of settings.md."""
+    known = defaults()
+    rows = [
+        f"| {'<br>'.join(f'`{name}`' for name in names)}"
+        f" | {'<br>'.join(f'`{known[name]}`' if known.get(name) else '' for name in names)}"
+        f" | {text} |"
+        for names, text in described(ROOT)
+    ]
+    return SETTINGS.format(settings="\n".join(rows))
+
+
+def main() -> None:
+    """Writes the pages, or prints the list."""
+    if sys.argv[1:] == ["help"]:
+        verbs = {name_of(verb): summary_of(verb) for verb in VERBS if name_of(verb) != "dagster"}
+        for name, does in (verbs | make_verbs()).items():
+            print(f"  make {name:12} {does}")
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "commands.md").write_text(commands())
+    (FOLDER / "settings.md").write_text(settings())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Show where to sign in, and the user and password."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+
+from cli.stack import OPERATOR, Stack
+
+
+def add(parser: ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("user", nargs="?", default=OPERATOR, metavar="USER",
+                        help="dagster (the default), or viewer, who changes nothing")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when the stack is not up, or has no such user."""
+    found = {
+        "DAGSTER_URL": stack.url,
+        "DAGSTER_USER": flags.user,
+        "DAGSTER_PASSWORD": stack.password_of(flags.user),
+    }
+    print(json.dumps(found) if flags.json else "\n".join(f"{k}={v}" for k, v in found.items()))

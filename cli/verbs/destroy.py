@@ -1,0 +1,51 @@
+"""Stop the stack and delete its data, after asking."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from cli import commands
+from cli.errors import StackError
+from cli.output import ask, say
+from cli.stack import Stack, docker
+from cli.verbs import down
+
+
+def add(parser: ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("--force", action="store_true", help="do not ask")
+    parser.add_argument("--images", action="store_true", help="remove this stack's images as well")
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when nothing was deleted."""
+    volumes = docker(*commands.volumes(stack.name)).split()
+    images = _images(stack)
+    say(f"volumes of the stack {stack.name}: {', '.join(volumes) or 'none'}")
+    if not flags.force:
+        if not sys.stdin.isatty():
+            raise StackError("destroy deletes data and cannot ask here: FORCE=1 make destroy")
+        if not ask(f"Delete all runs, logs and values of the stack {stack.name}?"):
+            raise StackError("nothing was deleted")
+        if images and not flags.images:
+            flags.images = ask(
+                f"Remove its {len(images)} images as well? The next start builds again."
+            )
+    down.stop(stack, volumes=True)
+    # What an earlier version of the stack used, and Compose does not know any more.
+    left = docker(*commands.volumes(stack.name)).split()
+    if left:
+        docker("volume", "rm", *left)
+    if flags.images and images:
+        docker("image", "rm", *images)
+    say(f"{stack.name} is down, its data deleted" + (", its images removed" * flags.images))
+
+
+def _images(stack: Stack) -> list[str]:
+    """The names of this stack's images that are on this machine."""
+    services = stack.with_all_profiles.config["services"].values()
+    named = {service["image"] for service in services}
+    return sorted(
+        named & set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
+    )

@@ -1,0 +1,35 @@
+"""Stop the stack and keep its data."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from cli import commands
+from cli.output import say
+from cli.stack import Stack, docker
+
+# Run containers get this long to end by themselves.
+RUN_STOP_SECONDS = 30
+
+
+def add(parser: ArgumentParser) -> None:
+    """It has no flags."""
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when Compose cannot stop it."""
+    stop(stack)
+    say(f"{stack.name} is down, its data kept")
+
+
+def stop(stack: Stack, *, volumes: bool = False) -> None:
+    """Stops the daemon, then the runs in flight, then the rest; data kept unless volumes."""
+    stack.compose("stop", "daemon", check=False)
+    in_flight = stack.run_containers(running_only=True)
+    if in_flight:
+        say(f"ending {len(in_flight)} runs in flight: {', '.join(in_flight)}")
+        docker("stop", f"--time={RUN_STOP_SECONDS}", *in_flight.values())
+    run_containers = stack.run_containers()
+    if run_containers:
+        docker("rm", "--force", *run_containers.values())
+    stack.with_all_profiles.compose(*commands.down(volumes=volumes))
