@@ -1,6 +1,6 @@
 # Every verb an operator has; `make help` lists them. Each first brings what the machine lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs dev test screenshots bench lint format lock
+.PHONY: help setup demo up down destroy status credentials logs dev test test-quick screenshots bench lint format lock
 SHELL := bash
 
 # Which version an image was built from: the last commit that changed what images are made of.
@@ -8,7 +8,7 @@ export VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export REVISION := $(shell git log -1 --format=%h -- Dockerfile.* code_location locations control_plane requirements dagster.yaml workspace.yaml 2>/dev/null)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:
 	@machine/setup.sh
@@ -36,7 +36,7 @@ logs: setup ## logs of the services (FOLLOW=1 follows); RUN=<id> those of a run'
 
 # The tools and tests, locked like the images; made anew when the lock changes.
 .venv/made: requirements/dev.txt requirements/build.txt
-	@python3 -m venv --help >/dev/null && machine/setup.sh
+	@machine/setup.sh venv
 	@echo "making .venv"
 	@python3 -m venv --clear .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/build.txt
@@ -48,13 +48,21 @@ dev: .venv/made ## write and try code with no container at all, on SQLite, at po
 	@mkdir -p .dagster
 	@DAGSTER_HOME=$(CURDIR)/.dagster PYTHONPATH=code_location/src .venv/bin/dagster dev --port 3333
 
+# Processes side by side, each with a stack of its own (tests/README.md).
+WORKERS = 3
+
 test: .venv/made ## the whole test suite
 	@machine/setup.sh tests
-	@.venv/bin/python -m pytest
+	@env -u TEST_ENGINE_MAY_BE_KILLED .venv/bin/python -m pytest -n $(WORKERS)
+	@test "$$TEST_ENGINE_MAY_BE_KILLED" != 1 || .venv/bin/python -m pytest -m alone
+
+test-quick: .venv/made ## static and unit tests, one stack, and the main job
+	@machine/setup.sh
+	@.venv/bin/python -m pytest -n 2 -m quick
 
 screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
 	@machine/setup.sh tests
-	@env $$(python3 cli/stack.py credentials) .venv/bin/python tests/browser/take_screenshots.py
+	@env $$(python3 cli/stack.py credentials) PYTHONPATH=tests .venv/bin/python -m support.take_screenshots
 
 # On a stack of its own, deleted afterwards.
 bench: export STACK_NAME := dagster-bench

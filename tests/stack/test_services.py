@@ -5,7 +5,9 @@ import re
 import subprocess
 
 import pytest
-from harness import docker, wait_until
+
+from support.cli import docker
+from support.harness import wait_until
 
 SERVICES = ["postgres", "guard", "code_location", "webserver", "daemon", "sign_in", "edge"]
 
@@ -131,7 +133,7 @@ def test_destroy_does_not_delete_unasked(stack):
 
 def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     """`docker compose up -d --wait` with no .env and no make, where engine and images are there."""
-    second = new_stack("dagster-test-plain")
+    second = new_stack("plain", addresses="default")
     second.compose("build")
     of_the_machine = second.root / ".machine.env"
     settings = of_the_machine.read_text()

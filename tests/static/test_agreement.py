@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.cli import STACK_LABEL
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 INSTANCE = yaml.safe_load((ROOT / "dagster.yaml").read_text())
@@ -231,9 +233,7 @@ def test_variables_in_the_launcher_section_are_set_in_the_control_plane():
 
 
 def test_the_label_that_finds_run_containers_is_the_one_the_launcher_sets():
-    import stack
-
-    assert LAUNCHER["container_kwargs"]["labels"] == {stack.STACK_LABEL: "${STACK_NAME}"}
+    assert LAUNCHER["container_kwargs"]["labels"] == {STACK_LABEL: "${STACK_NAME}"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -369,7 +369,7 @@ def test_every_setting_of_the_compose_file_is_described_in_the_example():
 
 
 def test_the_readme_names_every_verb_of_the_makefile():
-    verbs = re.findall(r"^([a-z]+):.*##", text("Makefile"), re.M)
+    verbs = re.findall(r"^([a-z-]+):.*##", text("Makefile"), re.M)
     assert "demo" in verbs
     for verb in verbs:
         assert f"make {verb}" in text("README.md"), verb
