@@ -8,12 +8,36 @@ test meets another one's runs. Groups that take long start first.
 from xdist.scheduler import LoadScopeScheduling
 
 # Modules whose tests have nothing in common but the stack.
-SPLIT = ()
-# Seconds that a group takes on two cores, if that is more than a few.
-SECONDS = {}
-# Groups that make stacks of their own, by the beginning of their name.
-OWN_STACK = ("tests/stores/", "tests/stack/test_stock_launcher", "tests/stack/test_wrong_input")
-NO_STACK = ("tests/static/", "tests/unit/", "tests/machine/")
+SPLIT = (
+    "tests/browser/test_ui.py",
+    "tests/stack/test_hostile_clients.py",
+    "tests/stack/test_hostile_logs.py",
+    "tests/stack/test_runs.py",
+    "tests/stack/test_services.py",
+    "tests/stack/test_triggers.py",
+    "tests/stack/test_wrong_input.py",
+)
+# Seconds that a group takes, if that is more than a few.
+SECONDS = {
+    "tests/stores/test_io_managers.py": 480,
+    "tests/stack/test_edge_settings.py": 120,
+    "tests/stack/test_forged_runs.py": 120,
+    "tests/stack/test_request_fuzz.py": 120,
+    "tests/stack/test_hostile_clients.py": 90,
+    "tests/stack/test_hostile_logs.py": 110,
+    "tests/stack/test_memory.py": 80,
+    "tests/stack/test_stock_launcher.py": 150,
+    "tests/unit/test_guard.py": 70,
+}
+# Groups that make stacks of their own, or none, by the beginning of their names.
+NOT_SHARED = (
+    "tests/stores/",
+    "tests/stack/test_stock_launcher",
+    "tests/stack/test_wrong_input",
+    "tests/static/",
+    "tests/unit/",
+    "tests/machine/",
+)
 
 
 def group_of(nodeid):
@@ -23,7 +47,7 @@ def group_of(nodeid):
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """One process makes the stacks that tests do not share, the others share one each."""
+    """One process takes the groups that do not use the shared stack, the others the rest."""
 
     def _split_scope(self, nodeid):
         return group_of(nodeid)
@@ -32,8 +56,7 @@ class GroupScheduling(LoadScopeScheduling):
         shares = node is not self.nodes[-1]
 
         def rank(group):
-            alone = group.startswith((*OWN_STACK, *NO_STACK))
-            return alone == shares, -SECONDS.get(group, 0)
+            return group.startswith(NOT_SHARED) == shares, -SECONDS.get(group, 10)
 
         self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
         super()._assign_work_unit(node)
