@@ -1,6 +1,6 @@
 # Every verb an operator has; `make help` lists them. Each first brings what the machine lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs dev test screenshots bench lint format lock
+.PHONY: help setup demo up down destroy status credentials logs dev test test-quick screenshots bench lint format lock
 SHELL := bash
 
 help: ## this list
@@ -25,7 +25,7 @@ logs:
 
 # The tools and tests, locked like the images; made anew when the lock changes.
 .venv/made: requirements/dev.txt requirements/build.txt
-	@python3 -m venv --help >/dev/null && machine/setup.sh
+	@machine/setup.sh venv
 	@echo "making .venv"
 	@python3 -m venv --clear .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/build.txt
@@ -37,13 +37,21 @@ dev: .venv/made ## write and try code with no container at all, on SQLite, at po
 	@mkdir -p .dagster
 	@DAGSTER_HOME=$(CURDIR)/.dagster PYTHONPATH=code_location/src .venv/bin/dagster dev --port 3333
 
+# Processes side by side, each with a stack of its own (tests/README.md).
+WORKERS = 3
+
 test: .venv/made ## the whole test suite
 	@machine/setup.sh tests
-	@.venv/bin/python -m pytest
+	@env -u TEST_ENGINE_MAY_BE_KILLED .venv/bin/python -m pytest -n $(WORKERS)
+	@test "$$TEST_ENGINE_MAY_BE_KILLED" != 1 || .venv/bin/python -m pytest -m alone
+
+test-quick: .venv/made ## static and unit tests, one stack, and the main job
+	@machine/setup.sh
+	@.venv/bin/python -m pytest -n 2 -m quick
 
 screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
 	@machine/setup.sh tests
-	@env $$(./stack credentials) .venv/bin/python tests/browser/take_screenshots.py
+	@env $$(./stack credentials) PYTHONPATH=tests .venv/bin/python -m support.take_screenshots
 
 # On a stack of its own, deleted afterwards.
 bench: export STACK_NAME := dagster-bench

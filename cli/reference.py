@@ -19,8 +19,8 @@ COMMANDS = """# Commands
 <!-- `make format` writes this page from cli/verbs/ and the Makefile. -->
 
 Each verb is `./stack VERB` and, except `dagster`, `make VERB`. It ends with status 0 when it did
-what it says, with 1 and one line when it did not, and with 2 when the verb or a flag is wrong. Flags
-belong to `./stack`. With make, `FORCE=1`, `FOLLOW=1`, `RUN=<id>` and `FOR=<user>` stand for flags.
+what it says, with 1 and one line when it did not, and with 2 when the verb or a flag is wrong.
+Flags are for `./stack`; make has `FORCE=1`, `FOLLOW=1`, `RUN=<id>` and `FOR=<user>` for some of them.
 
 {verbs}
 ## For contributors

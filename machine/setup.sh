@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# setup.sh [tests]: brings this machine to where `docker compose` works and the base images are there.
+# setup.sh [venv|tests]: brings this machine to where `docker compose` works and the base images are
+# there. With `venv` Python can also make virtual environments; `tests` adds a browser to that.
 # Touches nothing that is there already; with nothing to do it takes well under a second.
 #
 # What it finds out about the machine goes into .machine.env, which the Makefile hands to
@@ -27,6 +28,7 @@ readonly DISK_NEEDED_MIB=${DISK_NEEDED_MIB:-4096}
 main() {
     require_disk
     ensure_python
+    [ -z "${1:-}" ] || ensure_venv
     ensure_engine
     ensure_base_images
     write_machine_env
@@ -78,6 +80,16 @@ ensure_python() {
     }
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         refuse "python3 is older than 3.11: install a newer one and put it first in PATH"
+}
+
+# Debian's python3 has the module venv, and without python3-venv no pip to put into what it makes.
+makes_venvs() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+ensure_venv() {
+    makes_venvs && return
+    say "installing python3-venv"
+    apt_install python3-venv
+    makes_venvs || refuse "$(command -v python3) cannot make virtual environments: install its modules venv and ensurepip"
 }
 
 ensure_browser() {

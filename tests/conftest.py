@@ -1,73 +1,106 @@
 import json
-import shutil
+import os
+import signal
 import subprocess
-import sys
+import tempfile
 import uuid
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from support.cli import LAUNCH
+from support.harness import DOMAIN
+from support.scheduler import GroupScheduling
+from support.stacks import Stacks, sweep
 
-# The operator's commands are scripts, not a package.
-PATHS = (
-    ".",
-    "cli",
-    "machine",
-    "tests",
-    "code_location/src",
-    "locations/warehouse",
-    "locations/warehouse/src",
-)
-sys.path[:0] = [str(ROOT / path) for path in PATHS]
+# The name of this process among several; the only one, and the one that starts others, have none.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+REGISTER, STACKS = pytest.StashKey[str](), pytest.StashKey[Stacks]()
+QUICK = ("static", "unit")
 
-STARTED = []
+
+def pytest_configure(config):
+    if WORKER:
+        register = config.workerinput["register"]
+    else:
+        register = tempfile.mkdtemp(prefix="dagster-test-")
+        # When told to end it ends as on Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    config.stash[REGISTER], config.stash[STACKS] = register, Stacks(register)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["register"] = node.config.stash[REGISTER]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).parts[0] in QUICK:
+            item.add_marker("quick")
+
+
+def pytest_unconfigure(config):
+    """Also after Ctrl-C, which may come again while this goes on."""
+    if not WORKER:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sweep(config.stash[REGISTER])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.when in ("setup", "call") and report.failed:
+        for stack in item.config.stash[STACKS].made:
+            report.sections.append((f"containers of {stack.registered}", stack.diagnosis()))
 
 
 @pytest.fixture(scope="session")
-def new_stack(tmp_path_factory):
-    """Makes stacks that are not started yet; destroys them all at the end."""
-    from harness import TestStack, checkout
+def stacks(pytestconfig):
+    """Makes stacks that are not started yet, and removes those that no test removes."""
+    made = pytestconfig.stash[STACKS]
+    yield made
+    made.remove_all()
 
-    def make(name, **settings):
-        root = checkout(tmp_path_factory.mktemp(name))
-        made = TestStack(root, name, **settings)
-        STARTED.append(made)
-        return made
 
-    yield make
-    while STARTED:
-        STARTED.pop().verb("destroy", FORCE="1")
+@pytest.fixture
+def new_stack(stacks):
+    """Makes stacks that are not started yet, for one test."""
+    others = list(stacks.made)
+    yield stacks.make
+    for stack in [one for one in stacks.made if one not in others]:
+        stacks.remove(stack)
 
 
 @pytest.fixture(scope="session")
-def stack(new_stack):
-    """The stack that most tests share, started and healthy.
+def stack(stacks):
+    """The stack that most tests of a process share, started and healthy.
 
     It has one more file in code_location/: jobs that hang, fail and talk, which nobody wants in
     their UI.
     """
-    from harness import EXTRA_DEFINITIONS
-
-    made = new_stack(
-        "dagster-test",
+    made = stacks.make(
+        WORKER or "shared",
+        extra_definitions=True,
         NOTIFICATION_WEBHOOK_URL="http://webhook:8080/",
         COMPOSE_PROFILES="viewer",
     )
-    shutil.copy(
-        EXTRA_DEFINITIONS, made.root / "code_location/src/code_location/defs/extra_definitions.py"
-    )
     done = made.verb("up")
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     return made
 
 
 @pytest.fixture
 def launch():
     """A mutation that launches a run: as JSON, as a query string, and what marks the run."""
-    from stack import LAUNCH
-
     mark = str(uuid.uuid4())
     selector = {
         "repositoryLocationName": "code_location",
@@ -84,8 +117,6 @@ def launch():
 @pytest.fixture
 def own_certificate(tmp_path):
     """A certificate for the public name, in PEM, and the settings that name its files."""
-    from harness import DOMAIN
-
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
@@ -96,14 +127,3 @@ def own_certificate(tmp_path):
     key.chmod(0o644)  # the edge is not root
     settings = {"TLS_CERTIFICATE": str(certificate), "TLS_KEY": str(key)}
     return certificate.read_text(), settings
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    outcome = yield
-    report = outcome.get_result()
-    if report.when == "call" and report.failed:
-        for started in STARTED:
-            report.sections.append(
-                (f"containers of {started.environment['STACK_NAME']}", started.diagnosis())
-            )

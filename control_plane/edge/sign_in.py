@@ -10,6 +10,7 @@ Passwords are only ever generated (256 random bits, by `prepare`), which is why 
 is enough. Sessions are in memory: a restart signs people out.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -21,7 +22,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -29,7 +30,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from control_plane.edge.websocket_relay import start_relay
+from control_plane.edge.websocket_relay import edge_answers, start_relay
 
 PORT = 8000
 # A file for each user, with the password.
@@ -292,17 +293,30 @@ def _page(title: str, fields: str, status: int = 200) -> web.Response:
     return web.Response(status=status, text=text, content_type="text/html", headers=headers)
 
 
+async def _announce(_: web.Application) -> AsyncIterator[None]:
+    """Says where and how to sign in, once the edge answers: `docker compose up` ends with it."""
+
+    async def say_when_ready() -> None:
+        await edge_answers()
+        where, password = os.environ["UI_URL"], PASSWORDS / "dagster"
+        print(
+            f"Dagster is ready: sign in at {where} as dagster\n"
+            f"The password: docker compose exec sign_in cat {password}",
+            flush=True,
+        )
+
+    task = asyncio.create_task(say_when_ready())
+    yield
+    task.cancel()
+
+
 def main() -> None:
-    """Serves until stopped; says where to sign in and how, for those who start without make."""
+    """Serves until stopped."""
     users = {user: (PASSWORDS / user).read_text().strip() for user in GROUPS}
-    print(
-        f"sign in at {os.environ['UI_URL']} as dagster; the password:"
-        f" docker compose exec sign_in cat {PASSWORDS / 'dagster'}",
-        flush=True,
-    )
     sign_in = SignIn(users, f"{os.environ['STACK_NAME']}-session", os.environ["UI_URL"])
     application = sign_in.application()
     application.on_startup.append(start_relay)
+    application.cleanup_ctx.append(_announce)
     web.run_app(application, port=PORT, access_log=None, print=None)
 
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
@@ -135,6 +136,17 @@ async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def edge_answers() -> None:
+    """Waits until the edge listens."""
+    address = urlsplit(EDGE)
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.close()
+            return
+        await asyncio.sleep(1)
 
 
 async def start_relay(_: object) -> None:

@@ -1,9 +1,10 @@
 from contextlib import suppress
 
 import pytest
-from chromium import chromium, sign_in
 from playwright.sync_api import Error, expect
-from stack import OPERATOR
+
+from support.chromium import chromium, sign_in
+from support.cli import OPERATOR
 
 # Run containers start on the same machine while pages load.
 SECONDS = 60

@@ -4,8 +4,9 @@ import re
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from harness import wait_until
 from playwright.sync_api import expect
+
+from support.harness import wait_until
 
 OPS = [
     "generate_numbers",
@@ -38,12 +39,8 @@ def see(page, text):
     expect(page.get_by_text(text, exact=True).first).to_be_visible()
 
 
-def runs_tagged(stack, key, value):
-    query = """query Runs($key: String!, $value: String!) {
-        runsOrError(filter: {tags: [{key: $key, value: $value}]}) {
-          ... on Runs { results { runId } } } }"""
-    runs = stack.graphql(query, key=key, value=value)["runsOrError"]["results"]
-    return {run["runId"] for run in runs}
+def ids_tagged(stack, key, value):
+    return {run["runId"] for run in stack.runs_tagged(key, value)}
 
 
 @contextmanager
@@ -128,10 +125,10 @@ def test_a_failed_run_shows_its_error(page, stack):
 
 def test_a_schedule_switched_on_makes_a_run_within_70_seconds(page, stack):
     name = "process_numbers_every_minute"
-    before = runs_tagged(stack, "dagster/schedule_name", name)
+    before = ids_tagged(stack, "dagster/schedule_name", name)
     with switched_on(page, name):
         (run,) = wait_until(
-            lambda: runs_tagged(stack, "dagster/schedule_name", name) - before, "a run", 70
+            lambda: ids_tagged(stack, "dagster/schedule_name", name) - before, "a run", 70
         )
         expect(page.get_by_role("link", name=run[:8])).to_be_visible()
     assert stack.finished(run) == "SUCCESS"
@@ -171,4 +168,4 @@ def test_a_backfill_of_two_days_completes(page, stack):
     expect(page.get_by_text("100% completed")).to_have_count(2, timeout=180_000)
     see(page, "Succeeded")
     backfill = page.url.split("/")[-1]
-    assert len(runs_tagged(stack, "dagster/backfill", backfill)) == len(days)
+    assert len(ids_tagged(stack, "dagster/backfill", backfill)) == len(days)

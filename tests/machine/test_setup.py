@@ -8,17 +8,19 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from harness import wait_until
+
+from support.harness import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PID_FILE = Path("/var/run/docker.pid")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="imitates other machines with mounts")
 
 
-def setup(*prefix, **settings):
+def setup(*prefix, argument=None, **settings):
     return subprocess.run(
-        [*prefix, "machine/setup.sh"],
+        [*prefix, "machine/setup.sh", *([argument] if argument else [])],
         cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -62,8 +64,7 @@ def test_an_engine_elsewhere_that_does_not_answer_is_named():
 
 @needs_root
 def test_somebody_who_is_not_root_is_told_so_where_there_is_no_engine(without_docker):
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    line = one_line(setup(*nobody, PATH=without_docker))
+    line = one_line(setup(*NOBODY, PATH=without_docker))
     assert "no Docker engine answers and this is not root" in line
 
 
@@ -76,6 +77,18 @@ def test_an_unknown_distribution_is_refused_by_name(without_docker, tmp_path_fac
     assert "do not know how to install Docker on plan9 4" in line
 
 
+@needs_root
+def test_a_python_without_venv_is_named_to_a_user_who_cannot_install_it(without_docker):
+    """As Debian's python3 is without the package python3-venv."""
+    python = Path(without_docker, "python3")
+    python.unlink()
+    python.write_text('#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    line = one_line(setup(*NOBODY, argument="venv", PATH=without_docker))
+    assert "cannot install python3-venv without root" in line
+
+
+@pytest.mark.alone
 @pytest.mark.skipif(
     os.environ.get("TEST_ENGINE_MAY_BE_KILLED") != "1" or Path("/run/systemd/system").is_dir(),
     reason="kills this machine's Docker engine: only where .ci/run or you say so",

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from harness import docker
-from test_instance import sql
+
+from support.cli import docker
 
 ROLES = ["dagster_owner", "dagster_control", "dagster_code", "dagster_viewer"]
 REFUSED = "42501"  # insufficient_privilege
@@ -140,8 +140,7 @@ def test_a_waiting_run_cannot_be_rewritten_by_code_and_can_be_canceled(stack, ru
 
 @pytest.mark.parametrize("role", WRITES)
 def test_a_role_writes_in_these_tables_and_no_other(stack, role):
-    found = sql(
-        stack,
+    found = stack.sql(
         "SELECT relname, string_agg(may, ' ' ORDER BY may) FROM pg_class, unnest(ARRAY["  # noqa: S608
         "'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN']) may"
         " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND ("
@@ -153,7 +152,7 @@ def test_a_role_writes_in_these_tables_and_no_other(stack, role):
 
 
 def test_every_table_is_the_owner_s_and_everybody_reads_it(stack, run):
-    tables = sql(stack, "SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'public'")
+    tables = stack.sql("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'public'")
     names, owners = zip(*(line.split("|") for line in tables), strict=True)
     assert set(owners) == {"dagster_owner"}
     read = [f"SELECT count(*) > 0 FROM {name}" for name in names]  # noqa: S608
@@ -173,9 +172,9 @@ def test_the_viewer_keeps_the_summary_of_partitions_and_writes_nothing_else(stac
 
 def test_user_code_uses_the_instance_in_a_run_container(stack):
     run = stack.run("instance_user")
-    (tag,) = sql(stack, f"SELECT value FROM run_tags WHERE run_id = '{run}' AND key = 'colour'")  # noqa: S608
+    (tag,) = stack.sql(f"SELECT value FROM run_tags WHERE run_id = '{run}' AND key = 'colour'")  # noqa: S608
     assert tag == "black"
-    assert sql(stack, "SELECT count(*) FROM pending_steps") == ["0"]
+    assert stack.sql("SELECT count(*) FROM pending_steps") == ["0"]
 
 
 @pytest.mark.parametrize("database", ["postgres", "template1", "template0"])
@@ -183,14 +182,14 @@ def test_no_role_reaches_another_database(stack, database):
     for role in ROLES:
         refusal = stack.as_role(role, [], dbname=database)
         assert "no pg_hba.conf entry for host" in refusal, role
-        may = sql(stack, f"SELECT has_database_privilege('{role}', '{database}', 'CONNECT')")
+        may = stack.sql(f"SELECT has_database_privilege('{role}', '{database}', 'CONNECT')")
         # Nobody at all connects to template0.
         assert may == ["f"] or database == "template0"
 
 
 def test_the_superuser_has_no_password_and_cannot_sign_in_over_the_network(stack):
     assert "no pg_hba.conf entry" in stack.as_role("dagster_code", [], user="postgres")
-    assert sql(stack, "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'postgres'") == [
+    assert stack.sql("SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'postgres'") == [
         "t"
     ]
     over_tcp = ["psql", "--host=127.0.0.1", "--username=postgres", "--command=SELECT 1", "dagster"]
@@ -207,9 +206,9 @@ def test_a_password_is_asked_for_and_must_be_right(stack):
 
 
 def test_postgres_lets_in_with_scram_and_peer_only(stack):
-    rules = sql(stack, "SELECT type, auth_method, address, error FROM pg_hba_file_rules")
+    rules = stack.sql("SELECT type, auth_method, address, error FROM pg_hba_file_rules")
     assert rules == ["local|peer||", "host|scram-sha-256|samenet|"]
-    stored = sql(stack, "SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'dagster%'")
+    stored = stack.sql("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'dagster%'")
     # One iteration: docker-compose.yml says why.
     assert [line.split(":")[0] for line in stored] == ["SCRAM-SHA-256$1"] * len(ROLES)
 
@@ -231,9 +230,8 @@ def test_a_run_container_holds_its_own_role_s_password_only(stack, run):
 
 def test_runs_cannot_take_the_control_plane_s_last_connections(stack):
     reserved = "SELECT setting::int FROM pg_settings WHERE name = 'reserved_connections'"
-    assert int(sql(stack, reserved)[0]) >= 20
-    members = sql(
-        stack,
+    assert int(stack.sql(reserved)[0]) >= 20
+    members = stack.sql(
         "SELECT rolname FROM pg_roles WHERE rolname LIKE 'dagster%'"
         " AND pg_has_role(rolname, 'pg_use_reserved_connections', 'USAGE') ORDER BY 1",
     )

@@ -3,45 +3,11 @@
 All requests here are signed in. Each attack asks for a run, so that what got through can be seen.
 """
 
-import http.client
 import json
-from collections.abc import Mapping
-from contextlib import suppress
-from types import MappingProxyType
 
 import pytest
-from stack import OPERATOR, basic
 
-JSON = {"Content-Type": "application/json"}
-WEBSOCKET = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Protocol": "graphql-ws",
-}
-
-
-def ask(stack, method, path, headers=MappingProxyType({}), body=b"", *, host=None, sign_in=True):
-    """Sends a request exactly as given; returns the response, read."""
-    address, port = stack.address
-    connection = http.client.HTTPConnection(address, port, timeout=60)
-    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-    connection.putheader("Host", host or f"{address}:{port}")
-    if sign_in:
-        connection.putheader("Authorization", basic(OPERATOR, stack.password))
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        connection.putheader(name, value.replace("{origin}", stack.url))
-    if body:
-        connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders()
-    with suppress(BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
-        connection.send(body)
-    response = connection.getresponse()
-    response.text = response.read(100_000).decode() if response.status != 101 else ""
-    connection.close()
-    return response
-
+from support.edge_client import JSON, WEBSOCKET, ask
 
 # The origin of the stack that a test asks is put in.
 OURS, EVIL = ("Origin", "{origin}"), ("Origin", "http://evil.example")
@@ -189,9 +155,9 @@ def test_a_malformed_host_is_refused_though_its_origin_is_the_same(stack, launch
     assert not stack.runs_marked(mark)
 
 
-@pytest.mark.parametrize("name", ["dagster-test.localhost", "localhost", "127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("name", ["{stack}.localhost", "localhost", "127.0.0.1", "[::1]"])
 def test_the_ui_s_own_requests_go_through(stack, name):
-    host = f"{name}:{stack.address[1]}"
+    host = f"{name.format(stack=stack.name)}:{stack.address[1]}"
     ours = {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
     body = b'{"query": "{ version }"}'
     for content_type in ("application/json", "application/json; charset=utf-8"):

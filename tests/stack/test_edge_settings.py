@@ -9,9 +9,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from harness import DOMAIN, docker, wait_until
-from stack import OPERATOR, basic
-from test_edge import JSON, ask
+
+from support.cli import OPERATOR, basic, docker
+from support.edge_client import JSON, ask
+from support.harness import DOMAIN, wait_until
 
 VERSION = b'{"query": "{ version }"}'
 MAY = b'{"query": "{ permissions { value } }"}'

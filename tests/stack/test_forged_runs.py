@@ -4,9 +4,9 @@ import json
 import uuid
 
 import pytest
-import yaml
-from harness import docker, wait_until
-from test_instance import sql
+
+from support.cli import docker
+from support.harness import wait_until
 
 # What a container context asks for, and the reason that the run's events give.
 HOSTILE = {
@@ -35,9 +35,9 @@ HOSTILE = {
         "guard: refused: HostConfig.Memory: at most 1073741824, as dagster.yaml has it",
     ),
     "a network of the control plane": (
-        {"networks": ["dagster-test_code"]},
-        "refused: the container context adds the networks dagster-test_code;"
-        " dagster.yaml has dagster-test_runs",
+        {"networks": ["{stack}_code"]},
+        "refused: the container context adds the networks {stack}_code;"
+        " dagster.yaml has {stack}_runs",
     ),
     "the daemon's environment": (
         {"env_vars": ["DAGSTER_HOME"]},
@@ -65,9 +65,14 @@ HOSTILE_SERVER = {
 }
 
 
+def for_stack(stack, hostile):
+    """A context and its reason, with the stack's name in them."""
+    return json.loads(json.dumps(hostile).replace("{stack}", stack.name))
+
+
 def forge(stack, model, context, image=None):
     """Puts a run like another into the queue, as who holds the control plane's password could."""
-    (row,) = sql(stack, f"SELECT run_body FROM runs WHERE run_id = '{model}'")  # noqa: S608
+    (row,) = stack.sql(f"SELECT run_body FROM runs WHERE run_id = '{model}'")  # noqa: S608
     body = json.loads(row)
     run = str(uuid.uuid4())
     body |= {"run_id": run, "status": {"__enum__": "PipelineRunStatus.QUEUED"}, "tags": {}}
@@ -83,25 +88,9 @@ def forge(stack, model, context, image=None):
     return run
 
 
-def said_of(stack, run):
-    """What the launcher and the monitoring say of a run in its event log."""
-    data = stack.graphql(
-        """query Said($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
-             ... on EngineEvent { message error { message } }
-             ... on RunFailureEvent { message error { message } } } } } }""",
-        id=run,
-    )
-    events = data["logsForRun"]["events"]
-    return "\n".join(
-        f"{event['message']} {(event['error'] or {}).get('message', '')}"
-        for event in events
-        if event
-    )
-
-
 def assert_refused(stack, run, reason):
     assert stack.finished(run) == "FAILURE"
-    assert reason in said_of(stack, run)
+    assert reason in stack.said_of(run)
     assert run not in stack.run_containers()
 
 
@@ -113,12 +102,10 @@ def model(stack):
 @pytest.fixture(scope="module")
 def served_with(stack):
     """Starts the code server anew with a container context; in the end, without."""
-    override = stack.root / "docker-compose.override.yml"
 
     def serve(context):
         environment = {"DAGSTER_CONTAINER_CONTEXT": json.dumps({"docker": context})}
-        services = {"code_location": {"environment": environment}}
-        override.write_text(yaml.safe_dump({"services": services}))
+        stack.override({"code_location": {"environment": environment}})
         start()
 
     def start():
@@ -130,19 +117,19 @@ def served_with(stack):
         wait_until(stack.is_healthy, "the code location")
 
     yield serve
-    override.unlink()
+    stack.override()
     start()
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_forged_run_fails_with_the_reason_and_nothing_is_made(stack, model, hostile):
-    context, reason = HOSTILE[hostile]
+    context, reason = for_stack(stack, HOSTILE[hostile])
     assert_refused(stack, forge(stack, model, context), reason)
 
 
 def test_a_forged_run_with_another_image_fails_and_nothing_is_made(stack, model):
     run = forge(stack, model, {}, image=f"{stack.name}-postgres:current")
-    reason = "image 'dagster-test-postgres:current' is not one that a code location runs"
+    reason = f"image '{stack.name}-postgres:current' is not one that a code location runs"
     assert_refused(stack, run, reason)
 
 
@@ -150,7 +137,7 @@ def test_a_forged_run_with_another_image_fails_and_nothing_is_made(stack, model)
 def test_a_code_server_s_hostile_context_fails_its_runs_and_nothing_is_made(
     stack, served_with, hostile
 ):
-    context, reason = HOSTILE_SERVER[hostile]
+    context, reason = for_stack(stack, HOSTILE_SERVER[hostile])
     served_with(context)
     assert_refused(stack, stack.launch("process_numbers"), reason)
 
@@ -183,5 +170,5 @@ def test_the_webserver_can_stop_a_run_and_cannot_launch_one(stack):
     docker("exec", stack.container_of("webserver"), "python", "-c", program)
     run = stack.launch("hang")
     wait_until(lambda: stack.status_of(run) == "STARTED", "the run")
-    stack.graphql("mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run)
+    stack.terminate(run)
     assert stack.finished(run) == "CANCELED"

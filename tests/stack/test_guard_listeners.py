@@ -4,12 +4,13 @@ import json
 import subprocess
 
 import pytest
-from create_request import LAUNCHER, RUN, launcher_request, mutated, mutations
-from harness import docker, wait_until
 from hypothesis import HealthCheck, given, settings
-from test_hardening import weaknesses
 
 from control_plane.guard.policy import COMMANDS, RESOURCES
+from support.cli import docker
+from support.create_request import LAUNCHER, RUN, launcher_request, mutated, mutations
+from support.hardening import weaknesses
+from support.harness import wait_until
 
 # One request to the listener whose socket a container of the stack mounts.
 CALL = """

@@ -1,12 +1,14 @@
 """2,000 connections that are idle, slow or hostile do not stop a launch that happens meanwhile."""
 
 import json
-from pathlib import Path
 
 import pytest
-from harness import docker, wait_until
 
-HOSTILE_CLIENTS = Path(__file__).with_name("hostile_clients.py").read_text()
+from support import ROOT
+from support.cli import docker
+from support.harness import wait_until
+
+HOSTILE_CLIENTS = (ROOT / "tests/support/hostile_clients.py").read_text()
 # How they reach their target, and what they are told; the guard rather hangs up.
 ATTACKS = {
     "guard": (
@@ -35,9 +37,7 @@ def test_2000_hostile_and_slow_connections_do_not_stop_a_launch_and_a_terminatio
         stack.run("process_numbers")
         run = stack.launch("hang")
         wait_until(lambda: stack.status_of(run) == "STARTED", "the run")
-        stack.graphql(
-            "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run
-        )
+        stack.terminate(run)
         assert stack.finished(run) == "CANCELED"
         # They are at it still, or it would not have been meanwhile.
         assert stack.inspect(clients)["State"]["Running"]

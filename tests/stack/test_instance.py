@@ -6,13 +6,6 @@ from pathlib import Path
 ARCHITECTURE = (Path(__file__).resolve().parents[2] / "docs/architecture.md").read_text()
 
 
-def sql(stack, query):
-    """Rows of text, asked of Postgres itself as its superuser."""
-    client = "psql", "--username=postgres", "--dbname=dagster", "-At"
-    done = stack.compose("exec", "--no-TTY", "postgres", *client, "--command", query)
-    return done.stdout.splitlines()
-
-
 def described_tables():
     section = ARCHITECTURE[ARCHITECTURE.index("| storage | tables |") :].split("\n\n")[0]
     rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("| ")]
@@ -20,7 +13,7 @@ def described_tables():
 
 
 def test_the_tables_are_those_described(stack):
-    found = sql(stack, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    found = stack.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert set(found) == described_tables()
 
 
@@ -29,20 +22,19 @@ def test_a_run_writes_where_it_is_said_to(stack):
     stack.run("process_numbers_asset")
     run = stack.run("process_numbers_asset")
     count = f"SELECT count(*) FROM {{}} WHERE run_id = '{run}'"  # noqa: S608 # no user input
-    assert sql(stack, count.format("runs")) == ["1"]
-    assert 60 <= int(sql(stack, count.format("event_logs"))[0]) <= 90
-    tags = sql(stack, f"SELECT key FROM run_tags WHERE run_id = '{run}'")  # noqa: S608
+    assert stack.sql(count.format("runs")) == ["1"]
+    assert 60 <= int(stack.sql(count.format("event_logs"))[0]) <= 90
+    tags = stack.sql(f"SELECT key FROM run_tags WHERE run_id = '{run}'")  # noqa: S608
     assert "docker/container_id" in tags
     changed = f"SELECT asset_key FROM asset_keys WHERE last_run_id = '{run}'"  # noqa: S608
-    assert len(sql(stack, changed)) == 6
+    assert len(stack.sql(changed)) == 6
     checked = f"SELECT count(*) FROM asset_check_executions WHERE run_id = '{run}'"  # noqa: S608
-    assert sql(stack, checked) == ["1"]
+    assert stack.sql(checked) == ["1"]
 
 
 def test_a_run_s_timeline_is_the_one_described(stack):
     run = stack.run("process_numbers")
-    events = sql(
-        stack,
+    events = stack.sql(
         "SELECT dagster_event_type FROM event_logs WHERE dagster_event_type IS NOT NULL"  # noqa: S608
         f" AND run_id = '{run}' ORDER BY id",
     )

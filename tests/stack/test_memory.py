@@ -7,9 +7,9 @@ import asyncio
 
 import aiohttp
 import pytest
-from stack import OPERATOR, basic
-from test_hostile_logs import KEY, attacker
-from test_instance import sql
+
+from support.cli import OPERATOR, basic
+from support.hostile_logs import KEY, attacker
 
 RUN_LOGS = """subscription { pipelineRunLogs(runId: "%s") { ... on
     PipelineRunLogsSubscriptionSuccess { messages { ... on MessageEvent { message } } } } }"""
@@ -78,7 +78,7 @@ def subscribed(stack, query, users, times, bytes_each):
 def large_run(stack):
     """A run with 1,000 events of 40 kB."""
     run = stack.run("process_numbers")
-    sql(stack, LARGE_EVENTS.replace("RUN", run))
+    stack.sql(LARGE_EVENTS.replace("RUN", run))
     return run
 
 

@@ -11,15 +11,13 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import http2_client
 import pytest
-import request_fuzz
-import yaml
-from harness import DOMAIN, docker
-from stack import OPERATOR, basic
-from test_instance import sql
 
-FUZZ = Path(__file__).with_name("request_fuzz.py")
+from support import http2_client, request_fuzz
+from support.cli import OPERATOR, basic, docker
+from support.harness import DOMAIN
+
+FUZZ = Path(request_fuzz.__file__)
 USERS = [OPERATOR, "viewer"]
 # Everything that a request could change, and that does not change by itself.
 TABLES = [
@@ -32,7 +30,6 @@ COUNTS = "SELECT " + ", ".join(map("(SELECT count(*) FROM {})".format, TABLES)) 
 @pytest.fixture(scope="module")
 def dagster_s_own_web_server(stack):
     """Behind the edge, instead of ours; and no daemon, so that what is launched does not start."""
-    override = stack.root / "docker-compose.override.yml"
     names = {"webserver": [], "webserver_viewer": ["--read-only"]}
     services = {
         service: {"command": ["dagster-webserver", "--host", host, "--port", "3000", *options,
@@ -41,11 +38,11 @@ def dagster_s_own_web_server(stack):
                                             strict=True)
     }  # fmt: skip
     again = "up", "--detach", "--wait", "--no-deps", *names
-    override.write_text(yaml.safe_dump({"services": services}))
+    stack.override(services)
     stack.compose("stop", "daemon")
     stack.compose(*again)
     yield
-    override.unlink()
+    stack.override()
     stack.compose(*again, "daemon")
 
 
@@ -79,10 +76,10 @@ def fuzz_behind_the_edge(stack, server, settings):
 
 @contextmanager
 def nothing_changes(stack, launch):
-    before = sql(stack, COUNTS)
+    before = stack.sql(COUNTS)
     yield
     assert not stack.runs_marked(launch[-1])
-    assert sql(stack, COUNTS) == before
+    assert stack.sql(COUNTS) == before
 
 
 def assert_held(seen):

@@ -1,7 +1,9 @@
 """Runs, from the launch to what is left of them."""
 
 import pytest
-from harness import docker, wait_until
+
+from support.cli import docker
+from support.harness import wait_until
 
 JOBS = ["process_numbers", "process_numbers_asset"]
 
@@ -21,6 +23,7 @@ def test_every_object_of_the_seed_is_listed(stack):
     assert all(node["description"] and node["kinds"] == ["python"] for node in numbers)
 
 
+@pytest.mark.quick
 def test_each_job_runs_in_a_container_of_its_own_from_the_code_server_s_image(stack):
     runs = [stack.run(job) for job in JOBS]
     containers = [stack.run_containers()[run] for run in runs]
@@ -47,7 +50,7 @@ def test_a_terminated_run_is_canceled_and_its_container_stops(stack):
     run = stack.launch("hang")
     wait_until(lambda: any(e.get("message") == "waiting" for e in stack.events(run)), "the op")
     container = stack.run_containers(running_only=True)[run]
-    stack.graphql("mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run)
+    stack.terminate(run)
     assert stack.finished(run) == "CANCELED"
     stack.ended(container)
 
@@ -71,9 +74,7 @@ def test_a_run_whose_container_is_killed_is_noticed_and_run_again(stack):
     assert any("exit" in (e.get("message") or "").lower() for e in stack.events(run))
     (again,) = wait_until(lambda: retries_of(stack, run), "a second attempt")
     wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt to start")
-    stack.graphql(
-        "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=again
-    )
+    stack.terminate(again)
     assert stack.finished(again) == "CANCELED"
 
 

@@ -7,7 +7,8 @@ import json
 import socket
 
 import pytest
-from harness import docker
+
+from support.cli import docker
 
 PORTS = {
     "edge": 8080,

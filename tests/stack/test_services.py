@@ -5,7 +5,9 @@ import re
 import subprocess
 
 import pytest
-from harness import docker, wait_until
+
+from support.cli import docker
+from support.harness import wait_until
 
 SERVICES = ["postgres", "guard", "code_location", "webserver", "daemon", "sign_in", "edge"]
 
@@ -131,7 +133,7 @@ def test_destroy_does_not_delete_unasked(stack):
 
 def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     """`docker compose up -d --wait` with no .env and no make, where engine and images are there."""
-    second = new_stack("dagster-test-plain")
+    second = new_stack("plain", addresses="default")
     second.compose("build")
     of_the_machine = second.root / ".machine.env"
     settings = of_the_machine.read_text()
@@ -144,9 +146,13 @@ def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     assert done.returncode == 0, done.stderr
     assert second.is_healthy()
     # It says where to sign in and how; the command it names prints what lets us in.
-    hint = second.compose("logs", "--no-log-prefix", "sign_in").stdout
+    hint = wait_until(
+        lambda: (log := second.compose("logs", "--no-log-prefix", "sign_in").stdout)
+        and "The password: " in log and log,
+        "the line about the password",
+    )  # fmt: skip
     assert f"sign in at {second.ui_url} as dagster" in hint
-    command = hint.partition("the password: docker compose ")[2].split()[:4]
+    command = hint.partition("The password: docker compose ")[2].split()[:4]
     assert second.compose(command[0], "--no-TTY", *command[1:]).stdout.strip() == second.password
     run = second.run("process_numbers")
     assert run not in history(stack)
@@ -155,11 +161,11 @@ def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     # A profile that is switched off is gone at the next start, and with the stack.
     ours = "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={second.name}"
     without = set(docker(*ours).split())
-    for last in ("up", "destroy"):
+    for last in (["up"], ["destroy", "--force"]):
         viewer = second.verb("up", COMPOSE_PROFILES="viewer")
         assert viewer.returncode == 0, viewer.stderr
         assert len(docker(*ours).split()) == len(without) + 1
-        assert second.verb(last, FORCE="1").returncode == 0
-        assert len(docker(*ours).split()) == (len(without) if last == "up" else 0)
+        assert second.verb(*last).returncode == 0
+        assert len(docker(*ours).split()) == (len(without) if last == ["up"] else 0)
     left = docker("volume", "ls", "--quiet", "--filter", f"name={second.name}_")
     assert left == ""

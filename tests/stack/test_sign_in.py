@@ -6,12 +6,12 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 import pytest
-from harness import docker, wait_until
-from stack import OPERATOR, basic
-from test_edge import JSON, WEBSOCKET, ask
 
 from control_plane.edge.sign_in import MEMORY_PER_USER
 from control_plane.edge.websocket_relay import SECONDS_BETWEEN_CHECKS
+from support.cli import OPERATOR, basic, docker
+from support.edge_client import JSON, WEBSOCKET, ask
+from support.harness import wait_until
 
 VERSION = b'{"query": "{ version }"}'
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -1,16 +1,17 @@
 """Dagster's own DockerRunLauncher works behind the guard: nothing there is made for ours."""
 
 import pytest
-from harness import EXTRA_DEFINITIONS, docker, wait_until
-from test_forged_runs import said_of
+
+from support.cli import docker
+from support.harness import wait_until
 
 
 @pytest.fixture(scope="module")
-def stock(new_stack):
+def stock(stacks):
     """A stack whose dagster.yaml has the stock launcher, which knows no variables."""
-    made = new_stack("dagster-test-stock")
+    made = stacks.make("stock", extra_definitions=True)
     file = made.root / "dagster.yaml"
-    instance = file.read_text().replace("${STACK_NAME}", "dagster-test-stock")
+    instance = file.read_text().replace("${STACK_NAME}", made.registered)
     for ours, stock in (
         ("module: control_plane.launcher", "module: dagster_docker"),
         ("class: ComposeRunLauncher", "class: DockerRunLauncher"),
@@ -20,13 +21,10 @@ def stock(new_stack):
         assert ours in instance
         instance = instance.replace(ours, stock)
     file.write_text(instance)
-    definitions = made.root / "code_location/src/code_location/defs/extra_definitions.py"
-    # An image that no other stack has, so that it can be removed.
-    definitions.write_text(f"{EXTRA_DEFINITIONS.read_text()}\n# {made.environment['STACK_NAME']}\n")
     done = made.verb("up")
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}{made.diagnosis()}"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     yield made
-    made.verb("destroy", FORCE="1")
+    stacks.remove(made)
 
 
 def waiting(stack):
@@ -38,19 +36,19 @@ def waiting(stack):
 
 def test_it_launches_a_run(stock):
     run = stock.run("process_numbers")
-    assert "[DockerRunLauncher]" in said_of(stock, run)
+    assert "[DockerRunLauncher]" in stock.said_of(run)
 
 
 def test_its_health_check_notices_a_killed_container(stock):
     run, container = waiting(stock)
     docker("kill", container)
     assert stock.finished(run) == "FAILURE"
-    assert "Container status is exited" in said_of(stock, run)
+    assert "Container status is exited" in stock.said_of(run)
 
 
 def test_it_terminates_a_run(stock):
     run, container = waiting(stock)
-    stock.graphql("mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run)
+    stock.terminate(run)
     assert stock.finished(run) == "CANCELED"
     assert stock.ended(container)["ExitCode"] != 137
 
@@ -77,5 +75,5 @@ def test_it_fails_a_run_whose_image_is_missing_with_the_guard_s_reason(stock):
     docker("rmi", "--force", stock.config["services"]["code_location"]["image"])
     docker("start", daemon)
     assert stock.finished(run) == "FAILURE"
-    assert "image is not on this machine, and images are not pulled: make up" in said_of(stock, run)
+    assert "image is not on this machine, and images are not pulled: make up" in stock.said_of(run)
     assert run not in stock.run_containers()

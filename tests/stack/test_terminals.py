@@ -3,16 +3,17 @@
 import os
 import pty
 import subprocess
-import sys
 
 import pytest
+
+from support.cli import COMMAND
 
 
 def in_a_terminal(stack, *arguments):
     """Runs an operator's command on a terminal; returns what the terminal is sent."""
     mine, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "cli/stack.py", *arguments], cwd=stack.root, env=stack.environment,
+        [*COMMAND, *arguments], cwd=stack.root, env=stack.environment,
         stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)
@@ -53,7 +54,7 @@ def test_control_sequences_are_shown_and_not_sent(stack, run, of_a_run):
 
 def test_to_a_pipe_the_output_is_what_it_was(stack, run):
     done = subprocess.run(
-        [sys.executable, "cli/stack.py", "logs", run],
+        [*COMMAND, "logs", run],
         cwd=stack.root, env=stack.environment, capture_output=True, check=True,
     )  # fmt: skip
     assert b"\x1b]0;owned\x07" in done.stdout + done.stderr

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 from dagster_graphql import DagsterGraphQLClient
-from harness import docker, wait_until
 from requests.auth import HTTPBasicAuth
-from stack import OPERATOR
+
+from support.cli import OPERATOR, docker
+from support.harness import wait_until
 
 # A webhook that says on its stdout what was posted.
 WEBHOOK = """
@@ -21,14 +22,6 @@ class Webhook(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("", 8080), Webhook).serve_forever()
 """
 SELECTOR = {"repositoryLocationName": "code_location", "repositoryName": "__repository__"}
-
-
-def runs_tagged(stack, key, value):
-    """Run ids and statuses of the runs with a tag, newest first."""
-    query = """query Runs($key: String!, $value: String!) {
-        runsOrError(filter: {tags: [{key: $key, value: $value}]}) {
-          ... on Runs { results { runId status jobName } } } }"""
-    return stack.graphql(query, key=key, value=value)["runsOrError"]["results"]
 
 
 @contextmanager
@@ -92,13 +85,13 @@ def test_the_python_graphql_client_launches_a_run(stack):
 
 
 def test_the_command_line_in_the_control_plane_launches_a_run(stack):
-    before = runs_tagged(stack, "by", "shell")
+    before = stack.runs_tagged("by", "shell")
     assert not before
     stack.compose(
         "exec", "--no-TTY", "daemon", "dagster", "job", "launch", "--tags", '{"by": "shell"}',
         "--workspace", "workspace.yaml", "--location", "code_location", "--job", "process_numbers",
     )  # fmt: skip
-    (run,) = runs_tagged(stack, "by", "shell")
+    (run,) = stack.runs_tagged("by", "shell")
     assert stack.finished(run["runId"]) == "SUCCESS"
 
 
@@ -108,7 +101,7 @@ def test_a_schedule_that_is_on_makes_runs_while_a_broken_one_beside_it_shows_its
         switched_on(stack, "Schedule", "process_numbers_every_minute"),
     ):
         runs = wait_until(
-            lambda: runs_tagged(stack, "dagster/schedule_name", "process_numbers_every_minute"),
+            lambda: stack.runs_tagged("dagster/schedule_name", "process_numbers_every_minute"),
             "a tick of the schedule",
         )
         ticks = wait_until(
@@ -157,7 +150,7 @@ def test_a_backfill_makes_a_run_for_each_partition(stack):
         "the backfill",
         180,
     )
-    assert len(runs_tagged(stack, "dagster/backfill", backfill)) == len(days)
+    assert len(stack.runs_tagged("dagster/backfill", backfill)) == len(days)
     assert {m["partition"] for m in materializations(stack, "sum_of_the_day")} >= set(days)
 
 
@@ -204,8 +197,8 @@ def test_a_webhook_that_is_down_fails_its_own_run_only_and_holds_up_nobody(stack
         failed = stack.launch("fail")
         notification = wait_until(
             lambda: (
-                runs_tagged(stack, "dagster/sensor_name", "failed_runs")
-                and runs_tagged(stack, "dagster/run_key", failed)
+                stack.runs_tagged("dagster/sensor_name", "failed_runs")
+                and stack.runs_tagged("dagster/run_key", failed)
             ),
             "the notification's run",
         )[0]["runId"]
@@ -217,7 +210,7 @@ def test_a_webhook_that_is_down_fails_its_own_run_only_and_holds_up_nobody(stack
         ]
         assert len(tried) == 3
         # No notification about the notification.
-        assert not runs_tagged(stack, "dagster/run_key", notification)
+        assert not stack.runs_tagged("dagster/run_key", notification)
     assert stack.is_healthy()
 
 

@@ -5,9 +5,10 @@ import json
 
 import aiohttp
 import pytest
-from harness import wait_until
-from stack import basic
-from test_edge import JSON, ask
+
+from support.cli import basic
+from support.edge_client import JSON, ask
+from support.harness import wait_until
 
 CHANGES = {
     "launching a run": None,

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from harness import docker
-from test_edge import WEBSOCKET
+
+from support.cli import docker
+from support.edge_client import WEBSOCKET
 
 # Sends each request as it is; prints status and body of the answers.
 SEND = """

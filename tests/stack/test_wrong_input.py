@@ -3,7 +3,8 @@
 import socket
 
 import yaml
-from harness import docker
+
+from support.cli import docker
 
 
 def refusal(done):
@@ -17,7 +18,7 @@ def test_a_taken_port_is_refused_before_anything_is_built(new_stack):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        stack = new_stack("dagster-test-port", HTTP_PORT=port)
+        stack = new_stack("port", HTTP_PORT=str(port))
         line = refusal(stack.verb("up"))
     assert f"port {port} on 127.0.0.1 cannot be used (Address already in use)" in line
     assert "HTTP_PORT" in line
@@ -25,12 +26,12 @@ def test_a_taken_port_is_refused_before_anything_is_built(new_stack):
 
 
 def test_a_wrong_stack_name_is_refused_by_name(new_stack):
-    line = refusal(new_stack("My Stack!").verb("up"))
+    line = refusal(new_stack("name", STACK_NAME="My Stack!").verb("up"))
     assert line.startswith("up: STACK_NAME='My Stack!' cannot name a stack: use lower-case letters")
 
 
 def test_a_port_that_is_none_is_refused_by_name(new_stack):
-    assert "http" in refusal(new_stack("dagster-test-port", HTTP_PORT="http").verb("up"))
+    assert "http" in refusal(new_stack("port", HTTP_PORT="http").verb("up"))
 
 
 def test_a_certificate_without_a_domain_or_a_key_is_refused(new_stack, tmp_path):
@@ -38,12 +39,12 @@ def test_a_certificate_without_a_domain_or_a_key_is_refused(new_stack, tmp_path)
     certificate.touch()
     half = {"TLS_CERTIFICATE": str(certificate)}
     for settings in (half, {**half, "DOMAIN": "dagster.example"}):
-        line = refusal(new_stack("dagster-test-tls", **settings).verb("up"))
+        line = refusal(new_stack("tls", **settings).verb("up"))
         assert line == "up: TLS_CERTIFICATE also needs TLS_KEY, and DOMAIN: set all three"
 
 
 def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack):
-    stack = new_stack("dagster-test-variable")
+    stack = new_stack("variable")
     file = stack.root / "dagster.yaml"
     instance = yaml.safe_load(file.read_text())
     instance["run_launcher"]["config"]["env_vars"].append("WAREHOUSE_URL")
@@ -59,11 +60,10 @@ def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack)
     run = stack.run("process_numbers")
     environment = stack.inspect(stack.run_containers()[run])["Config"]["Env"]
     assert "WAREHOUSE_URL=https://warehouse.example" in environment
-    stack.verb("destroy", FORCE="1")
 
 
 def test_a_database_of_another_major_version_is_refused_and_left_alone(new_stack):
-    stack = new_stack("dagster-test-major")
+    stack = new_stack("major")
     volume = f"{stack.name}_postgres-data"
     stack.compose("build", "prepare")
     image = stack.config["services"]["prepare"]["image"]
@@ -74,12 +74,10 @@ def test_a_database_of_another_major_version_is_refused_and_left_alone(new_stack
     assert "POSTGRES_IMAGE" in line
     listing = docker("run", "--rm", f"--volume={volume}:/v", "--entrypoint=ls", image, "-A", "/v")
     assert listing.split() == ["PG_VERSION"]
-    # Its networks: Docker has addresses for about thirty.
-    stack.verb("destroy", FORCE="1")
 
 
 def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(new_stack):
-    stack = new_stack("dagster-test-broken")
+    stack = new_stack("broken")
     file = stack.root / "code_location/src/code_location/defs/numbers/broken.py"
     file.write_text("import no_such_module\n")
     line = refusal(stack.verb("up"))
@@ -91,4 +89,3 @@ def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(new_stack):
     file.unlink()
     assert stack.verb("up").returncode == 0
     stack.run("process_numbers")
-    stack.verb("destroy", FORCE="1")

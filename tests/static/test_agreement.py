@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.cli import STACK_LABEL
+
 ROOT = Path(__file__).resolve().parents[2]
 # With all parts, and no setting of this machine.
 COMPOSE = json.loads(
@@ -254,9 +256,7 @@ def test_variables_in_the_launcher_section_are_set_in_the_control_plane():
 
 
 def test_the_label_that_finds_run_containers_is_the_one_the_launcher_sets():
-    import stack
-
-    assert LAUNCHER["container_kwargs"]["labels"] == {stack.STACK_LABEL: "${STACK_NAME}"}
+    assert LAUNCHER["container_kwargs"]["labels"] == {STACK_LABEL: "${STACK_NAME}"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -392,8 +392,19 @@ def test_every_setting_of_the_compose_file_is_described_in_the_example():
         assert f"#{name}={default}\n" in text(".env.example")
 
 
-def test_the_readme_names_every_verb_of_the_makefile():
-    verbs = re.findall(r"^([a-z]+):.*##", text("Makefile"), re.M)
-    assert "demo" in verbs
-    for verb in verbs:
-        assert f"make {verb}" in text("README.md"), verb
+@pytest.mark.parametrize("page", ["commands", "settings"])
+def test_the_reference_is_what_make_format_writes(page):
+    from support.cli import reference
+
+    assert text(f"docs/reference/{page}.md") == getattr(reference, page)()
+
+
+def test_make_has_every_verb_of_the_command_line_and_the_reference_every_verb_of_make():
+    from support.cli import VERBS, name_of
+
+    forwarded = {name_of(verb) for verb in VERBS} - {"dagster"}
+    assert len(forwarded) >= 7
+    phony = re.search(r"^\.PHONY: (.*)", text("Makefile"), re.M)[1].split()
+    assert forwarded <= set(phony)
+    for verb in set(phony) - forwarded - {"setup"}:
+        assert f"| `make {verb}` |" in text("docs/reference/commands.md"), verb

@@ -10,7 +10,8 @@ import re
 import subprocess
 
 import pytest
-from harness import docker
+
+from support.cli import docker
 
 LOCATION = "warehouse_location"
 PICKLED = ["filesystem", "s3", "gcs"]

@@ -10,7 +10,6 @@ from unittest.mock import ANY
 
 import pytest
 from aiohttp import web
-from create_request import LAUNCHER, RUN, launcher_request, mutated, mutations
 from hypothesis import HealthCheck, given, settings
 
 from control_plane.guard import server
@@ -24,6 +23,7 @@ from control_plane.guard.policy import (
     Refused,
 )
 from control_plane.guard.server import MAX_CONNECTIONS, Engine, Runs, listen, listeners
+from support.create_request import LAUNCHER, RUN, launcher_request, mutated, mutations
 
 ENVIRONMENT = {"STACK_NAME": "blue"}
 IMAGE, IMAGE_ID = "blue-code:current", "sha256:" + "1" * 64

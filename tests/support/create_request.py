@@ -1,7 +1,6 @@
 """Requests to create a run container: the one that the launcher sends, and mutations of it."""
 
 import json
-from pathlib import Path
 from unittest.mock import patch
 
 import docker
@@ -10,10 +9,9 @@ from docker.models.containers import _create_container_args
 from hypothesis import strategies as st
 
 from control_plane.guard.policy import COMMANDS, RESOURCES
+from support import ROOT
 
-LAUNCHER = yaml.safe_load((Path(__file__).resolve().parents[1] / "dagster.yaml").read_text())[
-    "run_launcher"
-]["config"]
+LAUNCHER = yaml.safe_load((ROOT / "dagster.yaml").read_text())["run_launcher"]["config"]
 RUN = "46dd5bf8-3beb-41a9-a386-7fa75cfbf640"
 KNOWN = ["Image", "Cmd", "Env", "Labels", "User", "Entrypoint", "Volumes", "HostConfig"]
 HOST = ["Privileged", "Binds", "Mounts", "CapAdd", "CapDrop", "PidMode", "NetworkMode"]

@@ -1,20 +1,24 @@
 """Real stacks for the tests, each of its own name and port, made from a copy of this checkout."""
 
 import json
+import os
 import shutil
-import socket
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from demo import FINAL, RUN
-from stack import Stack, StackError, docker
+import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-EXTRA_DEFINITIONS = ROOT / "tests/stack/extra_definitions.py"
+from support import ROOT
+from support.cli import COMMAND, FINAL, RUN, Stack, StackError, commands, docker, problems
+from support.leases import Lease
+
+# Every test stack's name begins with this.
+PREFIX = os.environ.get("TEST_STACK_PREFIX", "dagster-test")
+EXTRA_DEFINITIONS = ROOT / "tests/support/extra_definitions.py"
+# Yours, if there is one: Compose reads it by itself.
+OVERRIDE = "docker-compose.override.yml"
 # The public name of a stack that has one.
 DOMAIN = "dagster.example"
 # What TestStack.as_role runs, in the code location's image.
@@ -38,12 +42,6 @@ print(json.dumps(results, default=str))
 """
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def checkout(folder):
     """A copy of what git would clone, and of what setup.sh found on this machine."""
     names = subprocess.run(
@@ -51,7 +49,7 @@ def checkout(folder):
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split("\n")  # fmt: skip
     for name in [*filter(None, names), ".machine.env"]:
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and name != OVERRIDE:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
@@ -62,14 +60,36 @@ class TestStack(Stack):
 
     __test__ = False
 
-    def __init__(self, root, name, **settings):
-        port = str(settings.pop("HTTP_PORT", None) or free_port())
-        super().__init__(root, {"STACK_NAME": name, "HTTP_PORT": port, **settings})
+    def __init__(self, root, name, *, addresses="small", **settings):
+        """Starts nothing yet.
+
+        Args:
+            root: A checkout of its own.
+            name: Its STACK_NAME.
+            addresses: "default" leaves its networks to Docker, as an operator's stack does.
+            settings: Further settings, e.g. COMPOSE_PROFILES.
+        """
+        self.registered = name
+        self.lease = Lease()
+        settings = {"STACK_NAME": name, "HTTP_PORT": str(self.lease.port), **settings}
+        super().__init__(root, settings)
+        networks = yaml.safe_load((root / "docker-compose.yml").read_text())["networks"]
+        self.networks = self.lease.subnets(networks) if addresses == "small" else {}
+        self.override()
+
+    def override(self, services=None):
+        """Changes services, in Compose's own override file; in effect at the next `up`."""
+        changes = {"networks": self.networks, "services": services or {}}
+        changes = {section: content for section, content in changes.items() if content}
+        file = self.root / OVERRIDE
+        file.unlink(missing_ok=True)
+        if changes:
+            file.write_text(yaml.safe_dump(changes))
 
     def verb(self, *arguments, **settings):
         """Runs an operator's command as `make` does; returns the finished process."""
         return subprocess.run(
-            [sys.executable, "cli/stack.py", *arguments],
+            [*COMMAND, *arguments],
             cwd=self.root, env={**self.environment, **settings},
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -125,6 +145,37 @@ class TestStack(Stack):
         } } } }"""
         return self.graphql(query, id=run_id)["logsForRun"]["events"]
 
+    def said_of(self, run_id):
+        """What the launcher and the monitoring say of a run in its event log."""
+        query = """query Said($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+            ... on EngineEvent { message error { message } }
+            ... on RunFailureEvent { message error { message } } } } } }"""
+        events = self.graphql(query, id=run_id)["logsForRun"]["events"]
+        return "\n".join(
+            f"{event['message']} {(event['error'] or {}).get('message', '')}"
+            for event in events
+            if event
+        )
+
+    def runs_tagged(self, key, value):
+        """Id, status and job of the runs with a tag, newest first."""
+        query = """query Runs($key: String!, $value: String!) {
+            runsOrError(filter: {tags: [{key: $key, value: $value}]}) {
+              ... on Runs { results { runId status jobName } } } }"""
+        return self.graphql(query, key=key, value=value)["runsOrError"]["results"]
+
+    def terminate(self, run_id):
+        """Asks for the end of a run, as the web UI does."""
+        mutation = "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }"
+        return self.graphql(mutation, id=run_id)
+
+    def sql(self, query):
+        """Rows of text, asked of Postgres itself as its superuser."""
+        client = "psql", "--username=postgres", "--dbname=dagster", "-At"
+        return docker(
+            "exec", self.container_of("postgres"), *client, "--command", query
+        ).splitlines()
+
     def captured(self, run_id):
         """stdout and stderr of a run's steps, as the UI's stdout and stderr tabs show them."""
         keys = [e["fileKey"] for e in self.events(run_id) if e["__typename"] == "LogsCapturedEvent"]
@@ -157,18 +208,22 @@ class TestStack(Stack):
         return json.loads(docker("run", "--rm", *where, image, *client))
 
     def container_of(self, service):
-        return self.services()[service]["ID"]
+        """The id of a service's container; asks Docker, which answers sooner than Compose."""
+        labels = {"project": self.name, "service": service, "oneoff": "False"}
+        filters = [f"--filter=label=com.docker.compose.{key}={labels[key]}" for key in labels]
+        (container,) = docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
+        return container
 
     def is_healthy(self):
         try:
-            return not self.problems()
+            return not problems(self)
         except StackError:  # the webserver does not answer yet
             return False
 
     def diagnosis(self):
         """State and logs of every container of this stack, for a failed test's report."""
         parts = [self.compose("ps", "--all", check=False).stdout]
-        parts.append(self.compose("logs", "--tail", "60", "--no-color", check=False).stdout)
+        parts.append(self.compose(*commands.logs(self.config["services"], 60), check=False).stdout)
         try:
             for run, container in self.run_containers().items():
                 log = subprocess.run(["docker", "logs", "--tail", "40", container],
@@ -182,11 +237,13 @@ class TestStack(Stack):
 
 def wait_until(condition, what, seconds=120):
     """Waits for a condition to be true; returns its value."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    begun = time.monotonic()
+    while time.monotonic() < begun + seconds:
+        asked = time.monotonic()
         value = condition()
         if value:
             return value
-        time.sleep(0.2)
+        # What is slow to answer takes the machine's time from what is waited for.
+        time.sleep(0.2 + 2 * (time.monotonic() - asked))
     pytest.fail(f"waited {seconds} s for {what}")
     return None

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Renews the pictures in docs/images/ from a stack that runs.
 
-    env $(make -s credentials) python tests/browser/take_screenshots.py
+    env $(make -s credentials) PYTHONPATH=tests python -m support.take_screenshots
 
 The job process_numbers_asset must have run there, as after `make demo`.
 """
@@ -11,8 +11,9 @@ import re
 import sys
 from pathlib import Path
 
-from chromium import chromium, sign_in
 from playwright.sync_api import Page, expect
+
+from support.chromium import chromium, sign_in
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs/images"
 WIDTH = 1400

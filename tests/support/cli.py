@@ -1,0 +1,33 @@
+"""The operator's command line, as the tests use it. No other file of the tests imports cli/."""
+
+from cli import checks, commands, dotenv, reference
+from cli.__main__ import VERBS, main, name_of
+from cli.client import FINAL, LAUNCH, RUN, basic
+from cli.commands import STACK_LABEL
+from cli.errors import StackError
+from cli.health import problems
+from cli.stack import OPERATOR, Stack, docker
+
+# Runs a verb; relative to a checkout.
+COMMAND = ("./stack",)
+
+__all__ = [
+    "COMMAND",
+    "FINAL",
+    "LAUNCH",
+    "OPERATOR",
+    "RUN",
+    "STACK_LABEL",
+    "VERBS",
+    "Stack",
+    "StackError",
+    "basic",
+    "checks",
+    "commands",
+    "docker",
+    "dotenv",
+    "main",
+    "name_of",
+    "problems",
+    "reference",
+]

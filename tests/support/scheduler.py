@@ -1,0 +1,62 @@
+"""Which tests of `make test` run side by side.
+
+Tests of one group run one after the other, in one process. A group is a module, or a single test
+of the modules in SPLIT. Each process has a stack of its own for the tests that can share one, so no
+test meets another one's runs. Groups that take long start first.
+"""
+
+from xdist.scheduler import LoadScopeScheduling
+
+# Modules whose tests have nothing in common but the stack.
+SPLIT = (
+    "tests/browser/test_ui.py",
+    "tests/stack/test_hostile_clients.py",
+    "tests/stack/test_hostile_logs.py",
+    "tests/stack/test_runs.py",
+    "tests/stack/test_services.py",
+    "tests/stack/test_triggers.py",
+    "tests/stack/test_wrong_input.py",
+)
+# Seconds that a group takes, if that is more than a few.
+SECONDS = {
+    "tests/stores/test_io_managers.py": 480,
+    "tests/stack/test_edge_settings.py": 120,
+    "tests/stack/test_forged_runs.py": 120,
+    "tests/stack/test_request_fuzz.py": 120,
+    "tests/stack/test_hostile_clients.py": 90,
+    "tests/stack/test_hostile_logs.py": 110,
+    "tests/stack/test_memory.py": 80,
+    "tests/stack/test_stock_launcher.py": 150,
+    "tests/unit/test_guard.py": 70,
+}
+# Groups that make stacks of their own, or none, by the beginning of their names.
+NOT_SHARED = (
+    "tests/stores/",
+    "tests/stack/test_stock_launcher",
+    "tests/stack/test_wrong_input",
+    "tests/static/",
+    "tests/unit/",
+    "tests/machine/",
+)
+
+
+def group_of(nodeid):
+    """The group that a test is in."""
+    module, _, test = nodeid.partition("::")
+    return f"{module}::{test.partition('[')[0]}" if module in SPLIT else module
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """One process takes the groups that do not use the shared stack, the others the rest."""
+
+    def _split_scope(self, nodeid):
+        return group_of(nodeid)
+
+    def _assign_work_unit(self, node):
+        shares = node is not self.nodes[-1]
+
+        def rank(group):
+            return group.startswith(NOT_SHARED) == shares, -SECONDS.get(group, 10)
+
+        self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
+        super()._assign_work_unit(node)
