@@ -295,7 +295,7 @@ class Listener(web.Server):
             handler, match = self._route(request.method, path)
             body = await _body(request)
             if not self.awaited.pop(request.protocol, None):
-                raise Refused("the connection is closed: nothing is made for who has gone")
+                raise Refused("the client has closed the connection: nothing is created")
             status, answer = await handler(match, body)
             decision = "allowed"
         except Refused as refusal:
@@ -340,7 +340,7 @@ async def _body(request: web.BaseRequest) -> bytes:
             while len(body) <= MAX_BODY_BYTES and not request.content.at_eof():
                 body += await request.content.read(MAX_BODY_BYTES + 1 - len(body))
     except (ClientError, OSError, TimeoutError):
-        raise Refused("the body did not come") from None
+        raise Refused("the body did not arrive in time") from None
     return body
 
 
