@@ -20,7 +20,7 @@ COMMANDS = """# Commands
 
 Each verb is `./stack VERB` and, except `dagster`, `make VERB`. It ends with status 0 when it did
 what it says, with 1 and one line when it did not, and with 2 when the verb or a flag is wrong.
-Flags are for `./stack`; make has `FORCE=1`, `FOLLOW=1`, `RUN=<id>` and `FOR=<user>` for some of them.
+Flags are for `./stack`; make has `FORCE=1`, `FOLLOW=1`, `RUN=<id>` and `FOR=<user>` for some.
 
 {verbs}
 ## For contributors

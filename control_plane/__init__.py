@@ -1,1 +1,1 @@
-"""The control plane's own Python: only what Dagster's configuration cannot say."""
+"""Our own Python in the control plane: only what Dagster's configuration cannot express."""

@@ -1,10 +1,10 @@
-"""The daemon: `dagster-daemon run`, with its database connections kept open between queries.
+"""The daemon: `dagster-daemon run`, but it keeps its database connections open between queries.
 
-The gap: outside the webserver Dagster opens a new connection for every query (NullPool), which with
-a one-second queue poll is six a second when idle: half of the whole stack's CPU (13.5 % of a core,
-6.2 % with this; measured over a minute). The webserver asks its instance to
-keep them with `optimize_for_webserver`; this does the same, and is otherwise what the command
-does. Could be deleted if `dagster-daemon run` had the webserver's `--db-pool-recycle`.
+The gap: outside the web server Dagster opens a new connection for every query (NullPool). With a
+queue poll each second that is six connections a second when idle, half of the stack's CPU time
+(docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
+connections with `optimize_for_webserver`. This module does the same, and otherwise what the command
+does. It could be deleted if `dagster-daemon run` had the web server's `--db-pool-recycle`.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from dagster._utils.interrupts import capture_interrupts
 
 from control_plane.workspace import workspace_files
 
-# Connections are renewed after an hour, so that a leak in a server process cannot grow for ever.
+# Connections are renewed after an hour, so that a leak in a Postgres process cannot grow forever.
 POOL_RECYCLE_SECONDS = 3600
-# Beyond the one that each of the three storages keeps, for threads that query at the same time.
+# Further connections for threads that query at the same time. Each of the three storages keeps one.
 MAX_OVERFLOW = 20
-# Migrations of old runs and purges of ticks may take long; the webserver's 15 s are not for them.
+# No limit: data migrations and purges of ticks can take longer than the web server's 15 s.
 NO_STATEMENT_TIMEOUT = 0
 
 
 def main() -> None:
-    """Runs until it is stopped, or a thread of it has been silent for too long."""
+    """Runs until it is stopped, or until one of its threads has sent no heartbeat for too long."""
     with (
         contextlib.suppress(KeyboardInterrupt),
         capture_interrupts(),

@@ -1,33 +1,33 @@
 """Fills in ${NAME} in dagster.yaml, by one rule for the run launcher and for the guard.
 
-The gap: `container_kwargs` of the DockerRunLauncher takes literals only, so volume names and labels
-could not carry the stack's name, and two stacks could not run side by side. This module could be
-deleted if Dagster accepted `{env: NAME}` in `container_kwargs`.
+The gap: `container_kwargs` of the DockerRunLauncher accepts only literals. Volume names and labels
+could then not contain the stack's name, and two stacks could not run on one machine. This module
+could be deleted if Dagster accepted `{env: NAME}` in `container_kwargs`.
 """
 
 from collections.abc import Mapping
 from string import Template
 
-# What YAML can hold.
+# The values that YAML can express.
 Value = str | int | float | bool | None | Mapping[str, "Value"] | list["Value"]
 
 
 class Unset(Exception):
-    """dagster.yaml names a variable that is not set, or writes one in a wrong way."""
+    """dagster.yaml uses a variable that is not set, or contains a `$` that starts no variable."""
 
 
 def fill(value: Value, environment: Mapping[str, str]) -> Value:
     """Replaces ${NAME} in every string of a configuration value.
 
     Args:
-        value: A scalar, or mappings and lists of scalars, nested. Keys stay as they are.
+        value: A scalar, or nested mappings and lists of scalars. Keys stay as they are.
         environment: The values, by name.
 
     Returns:
-        A value of the same shape. `$$` becomes `$`, as in Compose.
+        A value of the same structure. `$$` becomes `$`, as in Compose.
 
     Raises:
-        Unset: A variable is not in the environment, or a `$` begins no name.
+        Unset: A variable is not in the environment, or a `$` starts no variable.
     """
     if isinstance(value, str):
         try:

@@ -1,9 +1,9 @@
-"""Creates or upgrades the schema of the instance database; refuses a bad dagster.yaml.
+"""Creates or upgrades the schema of the instance database, and checks dagster.yaml.
 
-The gap: webserver and daemon both create missing tables and neither migrates old ones,
-`dagster instance migrate` does not look at the rest of dagster.yaml, and none of them knows of more
-than one database role. This is a one-shot that both wait for, so that the tables are one role's
-and whatever is wrong is said once, by name, before anything starts.
+The gap: web server and daemon create missing tables, and neither upgrades old ones.
+`dagster instance migrate` does not check the rest of dagster.yaml. All of them expect one database
+role. This one-shot service runs before both, as the role that owns the tables. It reports a fault
+once, by name, before anything else starts.
 """
 
 import sys
@@ -20,17 +20,17 @@ def main() -> None:
     """Exits with status 1 and one line when the configuration or the database is refused."""
     try:
         with DagsterInstance.get() as instance:
-            # Built lazily, in a thread of the daemon, if not asked for here.
+            # Dagster builds both on first use. This checks their settings now.
             _ = instance.run_launcher
             _ = instance.run_coordinator
             runs = cast("PostgresRunStorage", instance.run_storage)
-            # Creates missing tables, which dagster.yaml keeps everybody else from.
+            # Creates missing tables. With the setting in dagster.yaml no other role tries to.
             DagsterPostgresStorage(runs.postgres_url, should_autocreate_tables=True)
             instance.upgrade(lambda line: print(f"migrate: {line}"))
-            # Stored when first asked for, by the web UI: by somebody who may not.
+            # The web UI would store this on first use, but its role lacks the permission.
             runs.get_run_storage_id()
             with runs.connect() as connection:
-                # Without parameters, lest a percent sign be taken for the place of one.
+                # Without parameters: a percent sign in the file is not a placeholder.
                 connection.execution_options(no_parameters=True).exec_driver_sql(GRANTS.read_text())
     except Exception as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())

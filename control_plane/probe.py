@@ -1,13 +1,14 @@
-"""Health probes: each asks its service for the thing the service exists for.
+"""Health probes: each checks that a service does its main work.
 
 The gap: Dagster's own probes (`dagster api grpc-health-check`, `dagster-daemon liveness-check`)
-import Dagster, which costs more than a second of CPU each time. These do not.
+import Dagster, which takes more than a second of CPU time for each probe. These do not. This module
+could be deleted if Dagster's probes were as cheap.
 
-    probe.py http URL          any 2xx answer
-    probe.py guard             each of the guard's listeners answers, and the engine behind it
-    probe.py webserver URL     GraphQL answers, and its database does
-    probe.py grpc HOST:PORT    the gRPC health protocol says SERVING
-    probe.py daemon            every daemon thread has sent its heartbeat to the database
+    probe.py http URL          the URL answers with a status of 2xx
+    probe.py guard             each of the guard's listeners answers, with the engine's version
+    probe.py webserver URL     GraphQL returns data from the database
+    probe.py grpc HOST:PORT    the gRPC health protocol reports SERVING
+    probe.py daemon            every daemon thread has written its heartbeat to the database
 """
 
 import json
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 TIMEOUT_SECONDS = 5
 GUARD_SOCKETS = "/run/guard/launch/docker.sock", "/run/guard/stop/docker.sock"
-# Daemon threads send a heartbeat every 30 s; three missed ones are a fault.
+# Daemon threads write a heartbeat every 30 s. Three missing ones are a fault.
 HEARTBEAT_TOLERANCE_SECONDS = 100
 
 
@@ -50,7 +51,7 @@ def webserver(url: str) -> str | None:
     )
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
         kind = json.load(answer)["data"]["runsOrError"]["__typename"]
-    return None if kind == "Runs" else f"GraphQL answers with {kind}: see the log of the webserver"
+    return None if kind == "Runs" else f"GraphQL returns {kind}: see the log of the web server"
 
 
 def grpc(address: str) -> str | None:
@@ -58,7 +59,7 @@ def grpc(address: str) -> str | None:
     from grpc import insecure_channel
 
     channel = cast("Any", insecure_channel(address))  # grpcio ships no types
-    # HealthCheckRequest without a service is no bytes; HealthCheckResponse SERVING is field 1 = 1.
+    # An empty HealthCheckRequest is zero bytes. HealthCheckResponse SERVING is field 1 = 1.
     check = channel.unary_unary("/grpc.health.v1.Health/Check")
     answer = check(b"", timeout=TIMEOUT_SECONDS)
     return None if answer == b"\x08\x01" else f"not SERVING: {answer!r}"
@@ -71,7 +72,7 @@ def daemon() -> str | None:
     import psycopg2
     import yaml
 
-    # A heartbeat older than this container is the one before's.
+    # A heartbeat that is older than this container is from the container before it.
     ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     age = uptime - ticks / os.sysconf("SC_CLK_TCK")
@@ -86,8 +87,8 @@ def daemon() -> str | None:
         **postgres["params"],
     )
     with connection.cursor() as cursor:
-        # All threads of one daemon process write the same daemon_id: a row of another id is an
-        # earlier process's, or of a kind of daemon that is not switched on any more.
+        # All threads of one daemon process write the same daemon_id. A row with another ID is from
+        # an earlier process, or from a kind of daemon that is now off.
         cursor.execute(
             """
             SELECT daemon_type, timestamp < timezone('utc', now()) - make_interval(secs => %s)
@@ -105,7 +106,7 @@ def daemon() -> str | None:
 
 
 def main() -> None:
-    """Exits with status 1 and the reason when the service is not well."""
+    """Exits with status 1 and the reason when the service is unhealthy."""
     name, *arguments = sys.argv[1:]
     try:
         probes = {"http": http, "guard": guard, "webserver": webserver, "grpc": grpc}

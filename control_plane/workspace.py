@@ -1,8 +1,9 @@
-"""Which code locations are switched on: workspace.yaml, and one more file for each active profile.
+"""Finds the active code locations: workspace.yaml, and one more file for each active profile.
 
-The gap: Dagster reads a fixed list of workspace files. A location in that list whose container does
-not run shows as an error forever, so the list has to follow COMPOSE_PROFILES. The guard reads the
-same files, because a run container may only use the image of a code location in them.
+The gap: Dagster reads a fixed list of workspace files. It shows a location as failed if its
+container does not run, so the list must follow COMPOSE_PROFILES. The guard reads the same files,
+because a run container may only use the image of a code location in them. This module could be
+deleted if a workspace file could contain locations that are off.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import yaml
 
-# For a profile `name`, the workspace file is locations/name/workspace.yaml.
+# The workspace file of the profile `name` is locations/name/workspace.yaml.
 LOCATIONS = Path("locations")
 
 
@@ -20,7 +21,7 @@ def workspace_files(environment: Mapping[str, str] = os.environ) -> list[str]:
     """The workspace files of this stack, relative to the working directory.
 
     Args:
-        environment: COMPOSE_PROFILES has the active profiles, separated by commas; `*` is all.
+        environment: COMPOSE_PROFILES lists the active profiles, separated by commas; `*` means all.
     """
     active = {name.strip() for name in environment.get("COMPOSE_PROFILES", "").split(",")}
     optional = sorted(LOCATIONS.glob("*/workspace.yaml"))

@@ -1,1 +1,1 @@
-"""The edge: which requests are let through (Caddyfile), sign-in, and the WebSocket relay."""
+"""The edge: the rules for requests (Caddyfile), the sign-in, and the WebSocket relay."""

@@ -1,13 +1,14 @@
-"""Relays WebSockets between the edge and a web server, for as long as the session lasts.
+"""Relays WebSockets between the edge and a web server while their session lasts.
 
-The gap: the edge asks about a request once (Caddy's `forward_auth`). A WebSocket is one request, so
-it went on answering after its user had signed out. The edge hands WebSockets to this relay, in the
-container of the sign-in. Every few seconds the relay asks the edge whether it would still accept
-the headers that the WebSocket came with, and ends the WebSocket when the answer changes. Could be
-deleted if Caddy asked again about connections that stay open.
+The gap: the edge checks the credentials of a request once (Caddy's `forward_auth`). A WebSocket is
+one request, so it would stay open after its user has signed out. The edge forwards WebSockets to
+this relay, which runs in the container of the sign-in. Every few seconds the relay asks the edge
+whether it would still accept the headers that the WebSocket was opened with. It closes the
+WebSocket when the answer changes. This module could be deleted if Caddy checked open connections
+again.
 
-It passes bytes on and does not look at messages: those may have any size, and it holds 64 KiB of
-each direction.
+The relay forwards bytes and does not parse messages, which can have any size. It buffers at most
+64 KiB in each direction.
 """
 
 import asyncio
@@ -21,17 +22,17 @@ from urllib.parse import urlsplit
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 PORT = 8001
-# On the internal network only: answers as the edge would answer any request with these headers.
+# On the internal network only. The edge answers as it would answer any request with these headers.
 EDGE = "http://edge.ui:8082/"
 WEB_SERVER_PORT = 3000
-# The edge rewrites a WebSocket's path to the name of its user's web server.
+# The edge rewrites the path of a WebSocket to the name of the web server for its user.
 REQUEST = re.compile(r"GET /websocket/(?P<server>(webserver|viewer)\.ui)(\?\S*)? HTTP/1\.1")
 SECONDS_BETWEEN_CHECKS = 3
 SECONDS_TO_CONNECT = 10
-# Of one user; a tab of the web UI has one or two.
+# Open WebSockets of one user. A tab of the web UI has one or two.
 MAX_PER_USER = 100
 BUFFER_BYTES = 64 * 1024
-# What says who the client is, also to an identity provider.
+# The headers that an identity provider needs as well: who the client is, and how it connects.
 CREDENTIALS = ("authorization", "cookie")
 CONTEXT = ("host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "user-agent")
 USER = ("remote-user", "remote-groups")
@@ -45,7 +46,7 @@ class Relay:
         self.open: Counter[str] = Counter()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Relays one WebSocket until either end closes it or the user may not use it any more."""
+        """Relays one WebSocket until one end closes it or its session ends."""
         with suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
             try:
                 refusal = await self._relay(reader, writer)
@@ -58,7 +59,7 @@ class Relay:
     async def _relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> str | None:
-        """Returns the status to answer instead, if it is not relayed."""
+        """Relays, or returns the status of the refusal."""
         async with asyncio.timeout(SECONDS_TO_CONNECT):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *fields = head.strip().split("\r\n")
@@ -102,7 +103,7 @@ def _without_credentials(fields: list[str]) -> str:
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    # Not more than this end takes: while it does not read, the other is not read either.
+    # Backpressure: while the receiver does not read, nothing more is read from the sender.
     writer.transport.set_write_buffer_limits(BUFFER_BYTES)
     with suppress(OSError):
         while data := await reader.read(BUFFER_BYTES):
@@ -116,7 +117,7 @@ async def _watch(session: ClientSession, headers: Mapping[str, str]) -> None:
 
 
 async def _is_still_allowed(session: ClientSession, headers: Mapping[str, str]) -> bool:
-    """Whether the edge would let the client through to the same web server now."""
+    """Whether the edge would now forward the client to the same web server."""
     asked = {name: headers[name] for name in (*CREDENTIALS, *CONTEXT) if name in headers}
     try:
         async with session.get(EDGE, headers=asked, allow_redirects=False) as answer:
@@ -128,7 +129,7 @@ async def _is_still_allowed(session: ClientSession, headers: Mapping[str, str]) 
 
 
 async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Runs them until one ends, and cancels the others."""
+    """Runs the coroutines until one ends, and cancels the others."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -150,5 +151,5 @@ async def edge_answers() -> None:
 
 
 async def start_relay(_: object) -> None:
-    """Listens, beside the sign-in."""
+    """Starts the relay in the process of the sign-in."""
     await asyncio.start_server(Relay().handle, port=PORT, limit=BUFFER_BYTES)

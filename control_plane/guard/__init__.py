@@ -1,1 +1,1 @@
-"""Stands between the control plane and the Docker engine: it alone holds the socket."""
+"""The guard: the only process with the Docker socket. It checks every request to the engine."""

@@ -1,8 +1,10 @@
-"""Starts the guard: the policy from dagster.yaml, the code locations from the workspace files.
+"""Starts the guard: reads the policy and the code locations, and opens the two listeners.
 
-Environment: STACK_NAME, the Compose project; COMPOSE_PROFILES, which code locations are on
-(workspace.py); GUARD_MAX_RUNS, how many run containers may be alive at once; and the variables that
-dagster.yaml names.
+The policy comes from dagster.yaml, the code locations from the workspace files.
+
+Environment: STACK_NAME, the Compose project; COMPOSE_PROFILES, which switches code locations on
+(workspace.py); GUARD_MAX_RUNS, the most run containers that may be alive at once; and the variables
+that dagster.yaml uses.
 """
 
 import asyncio
@@ -17,13 +19,14 @@ from control_plane.guard.server import Runs, listen, listeners
 from control_plane.workspace import code_servers
 
 ENGINE = "/var/run/docker.sock"
-# Each on a volume of its own: the daemon mounts the first, the web server the second.
+# The launch listener and the stop listener, each on its own volume. The daemon mounts the first
+# volume, the web server the second.
 LAUNCH = Path("/run/guard/launch/docker.sock")
 STOP = Path("/run/guard/stop/docker.sock")
 
 
 async def serve(policy: Policy) -> None:
-    """Serves until stopped."""
+    """Serves until it is stopped."""
     project, limit = os.environ["STACK_NAME"], int(os.environ["GUARD_MAX_RUNS"])
     runs = Runs(policy, project, code_servers(), limit)
     for listener, path in zip(listeners(ENGINE, runs), (LAUNCH, STOP), strict=True):

@@ -1,10 +1,11 @@
-"""What a run container may be: what the launcher section of dagster.yaml says, and nothing else.
+"""The policy for run containers: the launcher section of dagster.yaml, and nothing else.
 
-The gap: Dagster launches whatever container the stored run describes (its image, its container
-context), so that a row in the runs table was as good as root on the host. A request to create a
-container is parsed strictly, each field of it held against this policy, and a new body is
-built from the policy and the few values that differ from run to run. The request's own text goes
-no further: filters that look at the text fall to duplicate keys, letter case and escapes.
+The gap: Dagster launches any container that the stored run describes (its image, its container
+context). Without a policy, a client that can write a row of the runs table becomes root on the
+host. The guard parses each create request strictly and compares every field with this policy. It
+then builds a new body from the policy and the few values that differ between runs. It never
+forwards the text of the request: duplicate keys, letter case and escapes defeat filters that
+search the text. This module could be deleted if the engine could limit its clients by a policy.
 """
 
 import json
@@ -15,54 +16,54 @@ from typing import Any, cast
 
 from control_plane.instance_file import Unset, fill
 
-# The launcher sends less than 10,000; as one argument of a program Linux takes 128 KiB at most.
+# The launcher sends less than 10,000 bytes. Linux limits one argument of a program to 128 KiB.
 MAX_BODY_BYTES = 128 * 1024
 MAX_DEPTH = 8
-# Docker's own, where dagster.yaml sets no stop_timeout.
+# Docker's default, for a dagster.yaml that sets no stop_timeout.
 DOCKER_STOP_SECONDS = 10
 RUN_LABEL = "dagster/run_id"
 JOB_LABEL = "dagster/job_name"
-# What the launcher has the container execute; the fourth word is the run's arguments, in JSON.
+# The commands that the launcher uses. The fourth word contains the run's arguments as JSON.
 COMMANDS = (["dagster", "api", "execute_run"], ["dagster", "api", "resume_run"])
-# DockerRunLauncher sets it on every container.
+# DockerRunLauncher sets this variable in every container.
 JOB_VARIABLE = "DAGSTER_RUN_JOB_NAME"
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 JOB_NAME = re.compile(r"[A-Za-z0-9_]{1,255}")
-# Of these a run may ask for less than dagster.yaml has.
+# A run may request less of these than dagster.yaml allows.
 RESOURCES = ("Memory", "NanoCpus", "PidsLimit")
 UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 class Refused(Exception):
-    """Why a request is refused, in one line for the run's event log.
+    """A request is refused. The message is one line for the run's event log.
 
     Attributes:
-        status: The HTTP status of the answer.
+        status: The HTTP status of the response.
     """
 
     status = 403
 
 
 class Malformed(Refused):
-    """The request is not written as the launcher writes it."""
+    """The request has a form that the launcher never sends."""
 
     status = 400
 
 
 class PolicyError(Exception):
-    """dagster.yaml says something about run containers that the guard cannot enforce."""
+    """dagster.yaml has a setting for run containers that the guard cannot enforce."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What every run container of a stack is.
+    """What a run container of this stack may be.
 
     Attributes:
-        labels: Its labels, before those of the run.
-        variables: Names of its environment variables.
-        network: The one network it is on.
-        host: Its HostConfig, in the Docker API's terms; of the resources, the most.
-        stop_seconds: The most that a request to stop it may wait before SIGKILL.
+        labels: Its labels, without the two that name the run and the job.
+        variables: The names of its environment variables.
+        network: Its only network.
+        host: Its HostConfig in the Docker API's terms. Resources are upper limits.
+        stop_seconds: The longest time between SIGTERM and SIGKILL that a request may set.
     """
 
     labels: Mapping[str, str]
@@ -77,21 +78,24 @@ class Policy:
 
         Args:
             launcher: That section.
-            environment: What ${NAME} in the section stands for.
+            environment: The values of ${NAME} in the section.
 
         Raises:
-            PolicyError: It sets something that is not known here, or names an unset variable.
+            PolicyError: The section has a setting that the guard does not know, or uses a variable
+                that is not set.
         """
         try:
             config = cast("dict[str, Any]", fill(launcher, environment))
         except Unset as unset:
             raise PolicyError(str(unset)) from None
         unknown = set(config) - {"networks", "env_vars", "container_kwargs"}
-        if unknown or len(config["networks"]) != 1:
-            raise PolicyError(f"run_launcher: one network, and no {', '.join(unknown) or 'other'}")
+        if unknown:
+            raise PolicyError(f"run_launcher: the guard does not know {', '.join(sorted(unknown))}")
+        if len(config["networks"]) != 1:
+            raise PolicyError("run_launcher, networks: exactly one network is allowed")
         kwargs: dict[str, Any] = dict(config["container_kwargs"])
         labels = kwargs.pop("labels", {})
-        # For the request to stop, not for the container.
+        # A setting of the stop request, not of the container.
         stop_seconds = int(kwargs.pop("stop_timeout", DOCKER_STOP_SECONDS))
         network = config["networks"][0]
         return cls(
@@ -103,22 +107,21 @@ class Policy:
         )
 
     def rebuild(self, body: bytes) -> dict[str, Any]:
-        """Holds a request to create a container to the policy.
+        """Checks a create request against the policy and builds a new body.
 
         Args:
-            body: The request's body, as it came.
+            body: The body of the request, unparsed.
 
         Returns:
-            The body to send to the engine, none of whose structure is the request's. Its image is
-            still to be checked.
+            The body for the engine, built from the policy. The caller must still check its image.
 
         Raises:
-            Refused: It asks for anything else than the policy has.
+            Refused: The request contains something that the policy does not allow.
         """
         asked = parse(body)
         image = asked.pop("Image", None)
         if not isinstance(image, str):
-            raise Refused("Image is not a name")
+            raise Refused("Image is not a string")
         command = asked.pop("Cmd", None)
         if not is_command(command):
             raise Refused("the command is not `dagster api execute_run`")
@@ -128,7 +131,7 @@ class Policy:
         self._mount_points(asked.pop("Volumes", None))
         networking = asked.pop("NetworkingConfig", None)
         if networking not in (None, {}, {self.network: None}, {"EndpointsConfig": {}}):
-            raise Refused(f"only the network {self.network}")
+            raise Refused(f"NetworkingConfig: only the network {self.network} is allowed")
         for name, value in asked.items():
             if value not in (None, False, "", [], {}):
                 raise Refused(f"{name} is not for run containers: dagster.yaml does not set it")
@@ -145,11 +148,11 @@ class Policy:
         labels = dict(_mapping(asked, "Labels"))
         run, job = labels.pop(RUN_LABEL, None), labels.pop(JOB_LABEL, None)
         if not (isinstance(run, str) and RUN_ID.fullmatch(run)):
-            raise Refused(f"the label {RUN_LABEL} is not a run id")
+            raise Refused(f"the label {RUN_LABEL} is not a run ID")
         if not (isinstance(job, str) and JOB_NAME.fullmatch(job)):
-            raise Refused(f"the label {JOB_LABEL} is not a job's name")
+            raise Refused(f"the label {JOB_LABEL} is not a job name")
         if labels != self.labels:
-            raise Refused("labels differ from those in dagster.yaml")
+            raise Refused("Labels differs from dagster.yaml")
         return {**self.labels, RUN_LABEL: run, JOB_LABEL: job}
 
     def _environment(self, asked: object) -> list[str]:
@@ -163,21 +166,21 @@ class Policy:
         return list(entries)
 
     def _mount_points(self, asked: object) -> None:
-        """The Python SDK says again where the volumes are mounted; the engine needs it once."""
+        """Checks Volumes, which repeats the mount points of Binds and is not forwarded."""
         mounted = {bind.split(":")[1] for bind in self.host.get("Binds", [])}
         if asked and set(_mapping(asked, "Volumes")) != mounted:
-            raise Refused("volumes differ from those in dagster.yaml")
+            raise Refused("Volumes differs from dagster.yaml")
 
     def _host(self, asked: object) -> dict[str, Any]:
-        """Refuses a HostConfig that is not the policy's; set to nothing is the same as not set."""
+        """Refuses a HostConfig that differs from the policy; an empty value counts as not set."""
         given = _mapping(asked, "HostConfig")
         host = dict(self.host)
         for name in {**given, **self.host}:
             most, value = self.host.get(name), given.get(name)
             if name in RESOURCES and isinstance(most, int) and most > 0:
-                # A bool is an int in Python.
+                # Not isinstance: in Python a bool is an int.
                 if type(value) is not int or not 0 < value <= most:
-                    raise Refused(f"HostConfig.{name}: at most {most}, as dagster.yaml has it")
+                    raise Refused(f"HostConfig.{name}: dagster.yaml allows at most {most}")
                 host[name] = value
             elif value != most and (most is not None or value not in (None, False, "", [], {})):
                 raise Refused(f"HostConfig.{name} differs from dagster.yaml")
@@ -185,13 +188,14 @@ class Policy:
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Parses JSON without the liberties that parsers differ in.
+    """Parses JSON strictly, so that no other parser can read the same text differently.
 
     Raises:
-        Malformed: Too large, too deep, a name twice, NaN, no object, or no JSON at all.
+        Malformed: The text is too large, too deep, not JSON or not an object, or it contains NaN
+            or the same name twice.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise Malformed(f"the request has more than {MAX_BODY_BYTES} bytes")
+        raise Malformed(f"the request is larger than {MAX_BODY_BYTES} bytes")
     try:
         value = json.loads(
             body.decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant
@@ -199,14 +203,14 @@ def parse(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the request is not plain JSON: {type(error).__name__}") from None
     if _is_deeper(value, MAX_DEPTH):
-        raise Malformed(f"the request nests deeper than {MAX_DEPTH}")
+        raise Malformed(f"the request has more than {MAX_DEPTH} levels of nesting")
     if not isinstance(value, dict):
-        raise Malformed("the request is not an object")
+        raise Malformed("the request is not a JSON object")
     return cast("dict[str, Any]", value)
 
 
 def is_command(command: object) -> bool:
-    """Whether it is what the launcher has a run container execute."""
+    """Whether this is a command that the launcher sends."""
     if not isinstance(command, list):
         return False
     words = cast("list[Any]", command)
@@ -214,10 +218,11 @@ def is_command(command: object) -> bool:
 
 
 def host_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Says in the Docker API's terms what dagster.yaml says in the Python SDK's.
+    """Translates container_kwargs from the Python SDK's terms to the Docker API's.
 
     Raises:
-        PolicyError: For what is not translated here: better no run than one unchecked.
+        PolicyError: The guard does not know a setting. It does not start, because it could not
+            check that setting.
     """
     same = {
         "init": "Init",
@@ -246,12 +251,12 @@ def host_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def byte_count(size: int | str) -> int:
-    """Reads a size as the Python SDK does: 1g, 512m, 64k, or bytes."""
+    """Parses a size as the Python SDK does: 1g, 512m, 64k, or a number of bytes."""
     if isinstance(size, int):
         return size
     match = re.fullmatch(r"(\d+)([bkmg]?)b?", size.lower())
     if not match:
-        raise PolicyError(f"run_launcher, container_kwargs: {size!r} is no size")
+        raise PolicyError(f"run_launcher, container_kwargs: {size!r} is not a size")
     return int(match[1]) * UNITS[match[2] or "b"]
 
 
@@ -264,7 +269,7 @@ def _mapping(value: object, name: str) -> dict[str, Any]:
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return found
 
 
@@ -273,7 +278,7 @@ def _no_constant(name: str) -> None:
 
 
 def _is_deeper(value: object, depth: int) -> bool:
-    """Whether it nests deeper; looks no deeper than that itself."""
+    """Whether the value has more levels; the recursion stops at that depth."""
     children: list[Any] = []
     if isinstance(value, dict):
         children = list(cast("dict[str, Any]", value).values())

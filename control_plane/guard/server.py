@@ -1,10 +1,10 @@
-"""The guard's two listeners: which Docker API calls each accepts, and how.
+"""The guard's two listeners: which Docker API calls each accepts.
 
-The daemon's listener creates, starts, inspects and stops run containers. The web server's inspects
-and stops them. Each is a Unix socket on a volume of its own, which only its client mounts. A path
-is matched whole, as it came, never decoded. Only the checked body of a request goes on to the
-engine, no header does. A connection serves one request, has seconds to deliver it, and gives way
-to newer connections.
+The launch listener, for the daemon, creates, starts, inspects and stops run containers. The stop
+listener, for the web server, inspects and stops them. Each is a Unix socket on its own volume,
+which only its client mounts. A path must match as a whole, undecoded. The guard forwards only the
+checked body to the engine, never a header. A connection serves one request, which must arrive
+within seconds. When a listener has too many connections, new ones replace the oldest waiting ones.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from control_plane.guard.policy import (
 )
 
 ENGINE_TIMEOUT_SECONDS = 60
-# Every client asks for the version first, and the engine takes 10 ms to say it, much longer than
-# to inspect a container. Shorter than the time between two health checks, which ask for it too.
+# Every client first asks for the version, which takes the engine 10 ms, much longer than to inspect
+# a container. Shorter than the interval of the health check, which asks for the version as well.
 VERSION_SECONDS = 30
-# The states of a container that takes memory and CPU.
+# The states in which a container uses memory and CPU.
 ALIVE = ["running", "paused", "restarting"]
-# For a request's head, and again for its body: the launcher sends both at once.
+# The time limit for a request's head, and again for its body. The launcher sends both at once.
 REQUEST_SECONDS = 5
-# On one listener. The daemon and the web server have a few at a time.
+# On one listener. The daemon and the web server need a few at a time.
 MAX_CONNECTIONS = 64
 # Far below MAX_CONNECTIONS, so that a new connection has its turn before a burst of later ones
 # could push it out. The rest wait in the kernel's queue, which is as long as the kernel allows.
@@ -51,7 +51,7 @@ Answer = tuple[int, Any]
 
 
 class Runs:
-    """What the listeners share: this stack's run containers, and the images that they use."""
+    """What the listeners share: this stack's run containers, and the images for them."""
 
     def __init__(self, policy: Policy, project: str, locations: Iterable[str], limit: int) -> None:
         """Asks the engine nothing yet.
@@ -66,15 +66,15 @@ class Runs:
         self.project = project
         self.locations = frozenset(locations)
         self.limit = limit
-        # From counting the containers until the next one counts.
+        # Held from counting the containers until the engine has answered the start.
         self.starting = asyncio.Lock()
-        # For each code location its server's container, and that one's image ID by name and by
-        # itself. They hold while there is no container, which takes a second during a deploy.
+        # For each code location: the ID of its server's container, and the image ID by the image's
+        # name and by the ID. An entry stays while a deploy replaces the container, about a second.
         self.images: dict[str, tuple[str, dict[str, str]]] = {}
 
 
 class Engine:
-    """The Docker engine, as far as one of the guard's listeners asks it for anything."""
+    """The Docker engine, for one of the guard's listeners."""
 
     def __init__(self, path: str, runs: Runs) -> None:
         """Does not connect yet.
@@ -85,7 +85,7 @@ class Engine:
         """
         self.session = ClientSession(
             "http://engine",
-            # Requests that wait do not hold up others; the listener limits how many there are.
+            # No limit: waiting requests must not block others. The listener limits their number.
             connector=UnixConnector(path, limit=0),
             cookie_jar=DummyCookieJar(),
         )
@@ -96,14 +96,14 @@ class Engine:
     async def ask(
         self, method: str, path: str, body: object = None, wait: int = 0, **query: str
     ) -> Answer:
-        """Asks the engine; returns the status and the JSON that it answers, if any.
+        """Calls the engine; returns the status and the JSON of the response, if any.
 
         Args:
             method: GET or POST.
             path: Without the API's version.
             body: What to send, as JSON.
-            wait: How many seconds the engine takes by itself to do it.
-            query: What comes after the path.
+            wait: The seconds that the engine may need beyond the usual timeout.
+            query: The query parameters.
         """
         timeout = ClientTimeout(total=ENGINE_TIMEOUT_SECONDS + wait)
         async with self.session.request(
@@ -113,7 +113,7 @@ class Engine:
             return response.status, json.loads(text) if text.strip() else None
 
     async def version(self, _: re.Match[str], __: bytes) -> Answer:
-        """What a client needs to choose an API version."""
+        """The versions from which a client chooses an API version."""
         if not self.told or monotonic() - self.told_at > VERSION_SECONDS:
             told = (await self.ask("GET", "/version"))[1]
             self.told = {name: told[name] for name in ("Version", "ApiVersion", "MinAPIVersion")}
@@ -121,10 +121,10 @@ class Engine:
         return 200, self.told
 
     async def own(self, identifier: str) -> dict[str, Any]:
-        """A run container of this stack, cut down to what the launcher reads.
+        """A run container of this stack, reduced to the fields that the launcher reads.
 
         Raises:
-            Missing: There is none of that id, or it is not one.
+            Missing: No container has this ID, or it is not a run container of this stack.
         """
         status, found = await self.ask("GET", f"/containers/{identifier}/json")
         if status != 200:
@@ -136,13 +136,13 @@ class Engine:
         return {"Id": found["Id"], "State": found["State"], "Image": found["Image"]}
 
     async def inspect(self, path: re.Match[str], _: bytes) -> Answer:
-        """State and image of a run container; not its environment."""
+        """State and image of a run container, without its environment."""
         return 200, await self.own(path["id"])
 
     async def containers(
         self, labels: Mapping[str, str], states: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
-        """Containers with these labels, in these states or in any, as the engine lists them."""
+        """The engine's list of containers with these labels, in these states or in any."""
         wanted = {"label": [f"{k}={v}" for k, v in labels.items()], "status": list(states)}
         filters = json.dumps(wanted)
         status, found = await self.ask("GET", "/containers/json", all="true", filters=filters)
@@ -151,19 +151,19 @@ class Engine:
         return found
 
     async def room(self) -> None:
-        """Raises Refused when as many run containers as may be alive are."""
+        """Raises Refused when the number of live run containers has reached the limit."""
         alive = await self.containers(self.runs.policy.labels, ALIVE)
         if len(alive) >= self.runs.limit:
             raise Refused(f"{len(alive)} run containers are alive, {self.runs.limit} may be")
 
     async def images(self) -> dict[str, str]:
-        """The images that the code locations run: their IDs by name and by themselves."""
+        """The IDs of the images that the code locations run, by the image's name and by its ID."""
         ours = {"com.docker.compose.project": self.runs.project}
         ours |= {"com.docker.compose.oneoff": "False"}
         found = await self.containers(ours)
-        # The last of a service is its server: the newest that runs.
+        # For each service the last entry wins: its newest running container.
         found.sort(key=lambda one: (one["State"] == "running", one["Created"]))
-        # Run containers have Compose's labels as well, from the image.
+        # Run containers inherit Compose's labels from the image.
         servers = {
             one["Labels"].get("com.docker.compose.service"): one
             for one in found
@@ -178,15 +178,15 @@ class Engine:
             return
         status, server = await self.ask("GET", f"/containers/{identifier}/json")
         if status == 200:  # else it has gone since it was listed
-            # Not as the list has it, which names the image by its ID when the tag has moved.
+            # Not from the list: that has the image's ID as its name when the tag has moved.
             name, image = server["Config"]["Image"], server["Image"]
             self.runs.images[service] = identifier, {name: image, image: image}
 
     async def start(self, path: re.Match[str], _: bytes) -> Answer:
-        """Starts a run container, if not too many are alive: many may have been created before."""
+        """Starts a run container. Checks the limit again: many may have been created before."""
         await self.runs.starting.acquire()
         work = asyncio.ensure_future(self._start(path["id"]))
-        # The engine goes on when the client has gone: until it has answered, nothing is counted.
+        # The engine continues when the client disconnects. The lock is held until it has answered.
         work.add_done_callback(self._started)
         return await asyncio.shield(work)
 
@@ -198,10 +198,10 @@ class Engine:
     def _started(self, work: asyncio.Future[Answer]) -> None:
         self.runs.starting.release()
         if not work.cancelled():
-            work.exception()  # seen, also when nobody waits for it any more
+            work.exception()  # mark it as retrieved, also when the client has disconnected
 
     async def stop(self, path: re.Match[str], _: bytes) -> Answer:
-        """Stops a run container: SIGTERM, then after the given seconds SIGKILL."""
+        """Stops a run container: SIGTERM, and SIGKILL after the given seconds."""
         seconds = int(path["seconds"] or min(DOCKER_STOP_SECONDS, self.runs.policy.stop_seconds))
         if seconds > self.runs.policy.stop_seconds:
             raise Refused(f"t={seconds}: at most {self.runs.policy.stop_seconds} (stop_timeout)")
@@ -210,9 +210,9 @@ class Engine:
         return await self.ask("POST", where, wait=seconds, t=str(seconds))
 
     async def create(self, _: re.Match[str], body: bytes) -> Answer:
-        """Creates a run container as the policy has it, from an image that a code location runs."""
+        """Creates a run container by the policy, from an image that a code location runs."""
         wanted = self.runs.policy.rebuild(body)
-        # Start counts again; here it keeps what could not be started from being made.
+        # `start` checks the limit again. Here it prevents containers that could not be started.
         images, *_rest = await asyncio.gather(self.images(), self.room())
         if wanted["Image"] not in images:
             raise Refused(f"image {wanted['Image']!r} is not one that a code location runs")
@@ -221,7 +221,7 @@ class Engine:
 
 
 class Missing(Exception):
-    """The engine's own answer for a container that is not there."""
+    """The engine's own response for a container that does not exist."""
 
 
 Handler = Callable[[re.Match[str], bytes], Awaitable[Answer]]
@@ -234,29 +234,30 @@ class Listener(web.Server):
         """Does not listen yet.
 
         Args:
-            name: Whose it is, for the audit line.
-            engine: With connections of this listener's own.
-            launches: Whether it lets run containers be created and started.
+            name: The name of its client, for the audit line.
+            engine: Its own connections to the engine.
+            launches: Whether it accepts requests to create and start run containers.
         """
         super().__init__(
             self.handle,
-            # A client that has gone waits for nothing, and holds no connection to the engine.
+            # When a client disconnects, its request releases the connection to the engine.
             handler_cancellation=True,
-            # In aiohttp also the time for the head of a connection's first request.
+            # aiohttp uses this as the time limit for the head of the first request as well.
             keepalive_timeout=REQUEST_SECONDS,
-            # How long the rest of a refused request is read, for the client to see the answer.
+            # After a refusal, read the rest of the request for this long. Otherwise the client
+            # might not see the response.
             lingering_time=1,
-            # What the launcher sends has 8 headers, each shorter than 100 characters.
+            # The launcher sends 8 headers, each shorter than 100 characters.
             max_line_size=1024,
             max_field_size=1024,
             max_headers=32,
             read_bufsize=16 * 1024,
-            # No Content-Encoding: a compressed body is no JSON, whatever is in it.
+            # Never decompress: a compressed body is not JSON and is refused.
             auto_decompress=False,
         )
         self.name = name
         self.engine = engine
-        # Method and whole path.
+        # By method and pattern of the whole path.
         self.routes: dict[tuple[str, re.Pattern[str]], Handler] = {
             ("GET", VERSION): engine.version,
             ("GET", INSPECT): engine.inspect,
@@ -265,11 +266,12 @@ class Listener(web.Server):
         if launches:
             self.routes |= {("POST", CREATE): engine.create, ("POST", START): engine.start}
         self.open = 0
-        # Connections whose request has not come yet, the longest wait first. They may be closed.
+        # Connections that have not delivered their request yet, the oldest first. The listener may
+        # close them.
         self.awaited: dict[web.RequestHandler, asyncio.Transport] = {}
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Accepts a connection. When there are too many, closes the one that waits longest."""
+        """Accepts a connection. If there are too many, closes the oldest waiting one."""
         super().connection_made(handler, transport)
         self.open += 1
         self.awaited[handler] = transport
@@ -285,15 +287,15 @@ class Listener(web.Server):
         self.awaited.pop(handler, None)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answers a request, and says in one line of the log what was decided."""
-        # Unless something else happens: the client has gone, and took its request with it.
+        """Answers a request, and writes the decision as one line of the log."""
+        # The values for a client that disconnects, which cancels its request.
         decision, reason, status, answer = "cancelled", "", 0, None
         path = request.raw_path
         try:
             handler, match = self._route(request.method, path)
             body = await _body(request)
             if not self.awaited.pop(request.protocol, None):
-                raise Refused("the connection is closed: nothing is made for who has gone")
+                raise Refused("the client has closed the connection: nothing is created")
             status, answer = await handler(match, body)
             decision = "allowed"
         except Refused as refusal:
@@ -329,7 +331,7 @@ class Listener(web.Server):
 
 
 async def _body(request: web.BaseRequest) -> bytes:
-    """Reads the body, no further than a request may be long."""
+    """Reads the body, up to the size limit."""
     if "Upgrade" in request.headers:
         raise Refused("upgrades are not for this listener")
     body = b""
@@ -338,12 +340,12 @@ async def _body(request: web.BaseRequest) -> bytes:
             while len(body) <= MAX_BODY_BYTES and not request.content.at_eof():
                 body += await request.content.read(MAX_BODY_BYTES + 1 - len(body))
     except (ClientError, OSError, TimeoutError):
-        raise Refused("the body did not come") from None
+        raise Refused("the body did not arrive in time") from None
     return body
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Shortens what aiohttp says of a request that is no HTTP, and has answered with 400."""
+    """Shortens aiohttp's log record about a request that is not HTTP (status 400)."""
     error = record.exc_info and record.exc_info[1]
     if isinstance(error, HttpProcessingError):
         audit = {"decision": "refused", "status": 400, "reason": f"no HTTP: {error.message[:100]}"}
@@ -355,20 +357,20 @@ logging.getLogger("aiohttp.server").addFilter(_in_one_line)
 
 
 async def listen(listener: Listener, path: Path) -> web.ServerRunner:
-    """Opens a listener's socket."""
+    """Opens the socket of a listener."""
     runner = web.ServerRunner(listener)
     await runner.setup()
-    path.unlink(missing_ok=True)  # of the guard before this one
+    path.unlink(missing_ok=True)  # left by the guard before this one
     opened = socket.socket(socket.AF_UNIX)
     opened.bind(str(path))
-    path.chmod(0o666)  # clients run as another user; the mounts decide who reaches it
+    path.chmod(0o666)  # clients run as other users; the mount decides who reaches it
     await web.SockSite(runner, opened, backlog=ACCEPTED_AT_ONCE).start()
     opened.listen(QUEUED)
     return runner
 
 
 def listeners(path: str, runs: Runs) -> tuple[Listener, Listener]:
-    """The daemon's listener and the web server's."""
+    """The launch listener and the stop listener."""
     return (
         Listener("daemon", Engine(path, runs), launches=True),
         Listener("webserver", Engine(path, runs), launches=False),

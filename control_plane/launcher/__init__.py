@@ -1,10 +1,10 @@
 """The run launcher of this stack: Dagster's DockerRunLauncher, configured with variables.
 
-The gap: dagster.yaml cannot name variables in `container_kwargs` (instance_file.py). Dagster finds
-a name in `env_vars` that is not set only when it launches a run, after the UI has said "launched"
-(dagster-io/dagster#4190). And it creates a container whose networks are refused afterwards. This
-module could be deleted if instance start-up checked `env_vars`, and if networks were part of the
-request that creates the container.
+The gap: dagster.yaml cannot use variables in `container_kwargs` (instance_file.py). Dagster notices
+an unset name in `env_vars` only when it launches a run, after the UI has reported "launched"
+(dagster-io/dagster#4190). It creates a container even when one of its networks is refused. This
+module could be deleted if `container_kwargs` accepted variables, if the instance checked `env_vars`
+at start, and if the create request contained all networks.
 """
 
 import os
@@ -21,7 +21,7 @@ from control_plane.instance_file import Unset, fill, unset_message
 
 
 class ComposeRunLauncher(DockerRunLauncher):
-    """DockerRunLauncher whose configuration may say ${NAME} wherever it takes a string."""
+    """DockerRunLauncher that accepts ${NAME} in every string of its configuration."""
 
     @classmethod
     def from_config_value(
@@ -30,7 +30,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         """Builds the launcher from its section of dagster.yaml.
 
         Raises:
-            DagsterInvariantViolationError: A variable that the section names is not set.
+            DagsterInvariantViolationError: A variable that the section uses is not set.
         """
         names: list[str] = config_value.get("env_vars") or []
         for name in names:
@@ -43,14 +43,14 @@ class ComposeRunLauncher(DockerRunLauncher):
         return super().from_config_value(inst_data, cast("Mapping[str, Any]", filled))
 
     def get_container_context(self, dagster_run: DagsterRun) -> DockerContainerContext:
-        """What the run's container is to be.
+        """The settings of the run's container. Refuses networks that dagster.yaml does not list.
 
-        Networks are held to dagster.yaml here: DockerRunLauncher asks for a second one only when
-        the container has been made, and would leave it behind when the guard refuses. All else
-        is in the request to make it, which the guard judges.
+        DockerRunLauncher connects further networks after it has created the container. A refusal
+        by the guard would then leave the container behind. The guard checks everything else,
+        because it is in the create request.
 
         Raises:
-            DagsterInvariantViolationError: The run, or its code location, adds a network.
+            DagsterInvariantViolationError: The run or its code location adds a network.
         """
         context = super().get_container_context(dagster_run)
         configured = cast("list[str]", self.networks)  # pyright: ignore[reportUnknownMemberType] # upstream's

@@ -1,48 +1,49 @@
 #!/usr/bin/env bash
-# One-shot before everything else, in the postgres image, as root: generates a password for each
-# database role on first start, gives each role's clients a file with theirs alone, refuses a volume
-# that this Postgres cannot read, and gives Dagster's volumes to the user that Dagster runs as.
+# The first service of each start: a one-shot in the postgres image, as root. It refuses a volume that
+# this Postgres cannot read. On first start it generates a password for each database role and for each
+# user of the web UI. It writes one password file for the clients of each role, and makes the user of
+# Dagster's containers the owner of Dagster's volumes.
 #
-# The gap: the postgres image and Dagster both want to be given a password. Here nobody has to
-# invent one, and nobody can leave a default one in place.
+# The gap: the postgres image and Dagster both require a password. With this script the operator does
+# not choose one, and no default password exists.
 set -euo pipefail
 
-readonly SERVER_DIR=/run/postgres-credentials  # what postgres itself reads
-readonly CLIENT_DIR=/run/dagster-credentials   # in it a volume for each role's clients
+readonly SERVER_DIR=/run/postgres-credentials  # read by postgres itself
+readonly CLIENT_DIR=/run/dagster-credentials   # contains one volume for the clients of each role
 readonly ROLES="owner control code viewer"     # dagster_owner and so on: roles.sql
-readonly SIGN_IN_DIR=/run/sign-in-credentials  # who may sign in to the web UI
+readonly SIGN_IN_DIR=/run/sign-in-credentials  # the passwords of the web UI's users
 
 volume_major=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
 if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
-    echo "prepare: refused, nothing was touched: the volume postgres-data was made by PostgreSQL $volume_major, this stack runs PostgreSQL $PG_MAJOR. Set POSTGRES_IMAGE to a PostgreSQL $volume_major image and rebuild, or move the data with pg_dumpall (docs/operations.md, Upgrading Postgres)." >&2
+    echo "prepare: refused, nothing was touched: the volume postgres-data was made by PostgreSQL $volume_major, this stack runs PostgreSQL $PG_MAJOR. Set POSTGRES_IMAGE to a PostgreSQL $volume_major image and rebuild, or move the data (docs/how-to/upgrade.md)." >&2
     exit 1
 fi
 
 new_password() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n='; }
-write() { # file, owner; content from stdin; whole or not at all
+write() { # arguments: file, owner; stdin: content. Replaces the file atomically.
     install --mode 0600 --owner "$2" --group "$2" /dev/stdin "$1.new"
     mv "$1.new" "$1"
 }
 
-set_passwords() { # SQL from stdin, in a database whose server is not running
-    # Single-user mode by default goes on after an error, and logs the statement.
+set_passwords() { # stdin: SQL. Runs it while the server does not run.
+    # By default, single-user mode continues after an error and logs the statement.
     setpriv --reuid=postgres --regid=postgres --clear-groups \
         postgres --single -c exit_on_error=on -c log_min_error_statement=panic -D "$PGDATA" "$POSTGRES_DB" >/dev/null
 }
 
-pgpass() { # role; a libpq passfile with its password
+pgpass() { # argument: role. Prints a libpq passfile with its password.
     sed -n "s/^ALTER ROLE \(dagster_$1\) PASSWORD '\(.*\)';$/*:*:*:\1:\2/p" "$SERVER_DIR/passwords.sql"
 }
 
-# This file is where the passwords are kept; all others are made from it at each start.
+# This file stores the passwords. Each start writes the other files from it.
 if [ ! -s "$SERVER_DIR/passwords.sql" ]; then
     passwords=$(for role in $ROLES; do
         printf "ALTER ROLE dagster_%s PASSWORD '%s';\n" "$role" "$(new_password)"
     done)
     if [ -n "$volume_major" ]; then
-        echo "prepare: the volume with the database passwords is gone; setting new ones"
+        echo "prepare: the volume with the database passwords is empty; setting new passwords"
         if ! set_passwords <<<"$passwords"; then
-            echo "prepare: refused: the roles in the volume postgres-data are not this stack's, or it cannot be read: the reason is above. Bring back the volume that belongs here, or start with an empty one (make destroy)." >&2
+            echo "prepare: refused: the volume postgres-data cannot be read, or its roles are not those of this stack. The reason is above. Restore the right volume, or start with an empty one (make destroy)." >&2
             exit 1
         fi
     fi

@@ -1,1 +1,1 @@
-"""The web server: Dagster's own, which answers known requests only and reads step logs safely."""
+"""The web server: Dagster's own, limited to known requests, with a safe way to read step logs."""

@@ -1,4 +1,4 @@
-"""The web server: Dagster's own, with fewer ways to be asked and a safe way to read step logs.
+"""The web server: Dagster's own, limited to known requests, with a safe way to read step logs.
 
 The gap: `dagster-webserver` answers requests that only an attacker sends (request_rules.py), serves
 GraphiQL, and follows symbolic links that user code puts among the step logs (step_logs.py). This
@@ -7,7 +7,7 @@ step logs without following links.
 
     python -m control_plane.webserver --host NAME [--read-only]
 
-Environment: COMPOSE_PROFILES (workspace.py), UI_URL, ALLOWED_HOSTS (names, separated by blanks),
+Environment: COMPOSE_PROFILES (workspace.py), UI_URL, ALLOWED_HOSTS (names, separated by spaces),
 ALLOW_ASSET_REPORTS.
 """
 
@@ -42,17 +42,17 @@ from control_plane.webserver.step_logs import StepLogs
 from control_plane.workspace import workspace_files
 
 PORT = 3000
-# The command line's defaults (dagster_webserver.cli).
+# The defaults of the command `dagster-webserver` (dagster_webserver.cli).
 STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW = 15_000, 3600, 20
 LIVE_DATA_POLL_MS = 2000
-# The UI's largest message over a WebSocket is a subscription of less than 10 kB.
+# The UI's largest WebSocket message is a subscription of less than 10 kB.
 MAX_WEBSOCKET_MESSAGE_BYTES = 1024 * 1024
 IO_TYPES = {"out": ComputeIOType.STDOUT, "err": ComputeIOType.STDERR}
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Webserver(DagsterWebserver[WorkspaceProcessContext, Any]):
-    """Dagster's web server, which executes GraphQL only for same-origin POSTs of JSON."""
+    """Dagster's web server, limited to GraphQL in same-origin POST requests of JSON."""
 
     def __init__(self, context: WorkspaceProcessContext, rules: Rules, logs: StepLogs) -> None:
         """Does not listen yet."""
@@ -65,7 +65,7 @@ class Webserver(DagsterWebserver[WorkspaceProcessContext, Any]):
         return [Middleware(KnownRequestsOnly, rules=self.rules), *super().build_middleware()]
 
     async def graphql_http_endpoint(self, request: Request) -> JSONResponse:
-        """Executes one operation; neither GET, forms, batches nor GraphiQL."""
+        """Executes one operation. Refuses GET, forms and batches, and does not serve GraphiQL."""
         if request.method != "POST":
             raise Refused(405, "GraphQL takes POST only")
         if request.query_params.keys() - {"op"}:
@@ -74,8 +74,8 @@ class Webserver(DagsterWebserver[WorkspaceProcessContext, Any]):
         return await self.execute_graphql_request(request, query, variables, operation)
 
     async def graphql_ws_endpoint(self, websocket: WebSocket) -> None:
-        """Serves subscriptions, until the client says something that is not its protocol."""
-        # What upstream raises for a message that is not an object of the expected shape.
+        """Serves subscriptions until the client sends a message that violates the protocol."""
+        # Upstream raises these for a message that is not an object of the expected shape.
         with suppress(AttributeError, KeyError, TypeError, ValueError):
             await super().graphql_ws_endpoint(websocket)
 
@@ -99,7 +99,7 @@ class Webserver(DagsterWebserver[WorkspaceProcessContext, Any]):
         )
 
     async def download_debug_file_endpoint(self, request: Request) -> StreamingResponse:
-        """Sends a run's debug file; upstream answers 500 for a run that is not there."""
+        """Sends a run's debug file. Upstream answers 500 for a run that does not exist."""
         run = request.path_params["run_id"]
         with self.request_context(request) as context:
             if not RUN_ID.fullmatch(run) or context.instance.get_run_by_id(run) is None:
@@ -123,12 +123,14 @@ class Webserver(DagsterWebserver[WorkspaceProcessContext, Any]):
 
     async def _check_report(self, request: Request) -> None:
         if not self.rules.asset_reports:
-            raise Refused(403, "reporting over HTTP is off: ALLOW_ASSET_REPORTS=1 switches it on")
+            raise Refused(
+                403, "asset reports over HTTP are off: ALLOW_ASSET_REPORTS=1 switches them on"
+            )
         await json_body(request)
 
 
 def main() -> None:
-    """Serves until stopped."""
+    """Serves until it is stopped."""
     parser = argparse.ArgumentParser(prog="control_plane.webserver")
     parser.add_argument("--host", required=True, help="the name or address to listen on")
     parser.add_argument("--read-only", action="store_true", help="refuse every change")

@@ -1,11 +1,11 @@
-"""Step logs, read from a volume that user code writes.
+"""Reads step logs from a volume that user code writes.
 
-The gap: Dagster's LocalComputeLogManager checks a log's path and then opens it by that path. User
-code that swaps the file for a link in between makes the web server read any of its own files, its
-database password among them. LocalComputeLogManager also reads a file whole into memory, however
-large, and opens FIFOs and devices. StepLogs reads beneath the folder of the logs only, follows no
-link at any component, opens nothing but regular files, and reads a bounded part of them. It never
-writes. Could be deleted if LocalComputeLogManager did the same.
+The gap: Dagster's LocalComputeLogManager checks the path of a log and then opens it by that path.
+If user code replaces the file by a link in between, the web server reads one of its own files, for
+example its database password. LocalComputeLogManager also reads a file of any size into memory, and
+opens FIFOs and devices. StepLogs reads only beneath the folder of the logs, follows no link in any
+part of the path, opens only regular files, and reads a limited part of them. It never writes. This
+module could be deleted if LocalComputeLogManager did the same.
 """
 
 import os
@@ -34,38 +34,39 @@ from dagster._core.storage.local_compute_log_manager import (
 )
 from dagster._utils.security import non_secure_md5_hash_str
 
-# Of each stream the UI is sent this much from the beginning. It shows 5 MiB and then offers the
+# The UI gets this much from the beginning of each stream. It shows 5 MiB and then offers the
 # download.
 MAX_SHOWN_BYTES = 6 * 2**20
-# At a time: as JSON, which many may ask for at once, NUL bytes take six times as much.
+# The most bytes in one response. Many clients can ask at once, and as JSON, NUL bytes take six
+# times as much memory.
 MAX_BYTES_AT_ONCE = MAX_BYTES_CHUNK_READ
-# A download ends after this much: a sparse file can claim to have exabytes.
+# A download ends after this many bytes: a sparse file can have a size of exabytes.
 MAX_DOWNLOAD_BYTES = 2**30
 CHUNK_BYTES = 256 * 1024
-# How often a log that somebody watches is looked at; upstream's is 2.5.
+# The interval at which a followed log is read. Upstream's is 2.5.
 POLL_SECONDS = 1.0
-# Followed at the same time, by all clients: each holds MAX_SHOWN_BYTES of both streams while its
-# client does not read.
+# The most logs that all clients together follow. Each keeps MAX_SHOWN_BYTES of both streams in
+# memory while its client does not read.
 MAX_SUBSCRIPTIONS = 16
-TOO_MANY = b"Too many logs are open in the web UI. Close some, and load this page again.\n"
+TOO_MANY = b"Too many logs are open in the web UI. Close some and reload this page.\n"
 FOLLOW_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without O_NONBLOCK a FIFO would be waited for.
+# O_NONBLOCK: without it, opening a FIFO would block.
 FILE = FOLLOW_NO_LINK | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def open_beneath(folder: Path, parts: Sequence[str]) -> int:
-    """Opens a regular file for reading, beneath a folder, without following a link.
+    """Opens a regular file beneath a folder for reading, without following a link.
 
     Args:
-        folder: The folder, which is trusted itself.
-        parts: The folders beneath it, and the file's name.
+        folder: The folder. It is trusted.
+        parts: The folders beneath it and the name of the file.
 
     Returns:
         The file descriptor.
 
     Raises:
-        OSError: There is no such file, or it is no regular file, or a part of the path is no
-            plain name or is a link.
+        OSError: The file does not exist or is not a regular file, or a part of the path is a link
+            or not a plain name.
     """
     if not parts or not all(map(_is_plain_name, parts)):
         raise FileNotFoundError(f"no path beneath {folder}")
@@ -85,7 +86,7 @@ def open_beneath(folder: Path, parts: Sequence[str]) -> int:
 
 
 class StepLogs(ComputeLogManager[DagsterInstance]):
-    """What the web server shows of the logs that a LocalComputeLogManager elsewhere writes."""
+    """Shows the logs that a LocalComputeLogManager in other containers writes."""
 
     def __init__(self, folder: Path) -> None:
         """Takes the folder of the logs, `base_dir` in dagster.yaml."""
@@ -96,9 +97,9 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
 
     @classmethod
     def replacing(cls, instance: DagsterInstance) -> Self:
-        """Takes the place of the instance's LocalComputeLogManager, in this process only.
+        """Replaces the instance's LocalComputeLogManager, in this process only.
 
-        Not by dagster.yaml: user images, which read it too, do not have this class.
+        dagster.yaml cannot name this class: user images read that file too, and do not contain it.
         """
         configured = instance.compute_log_manager
         if not isinstance(configured, LocalComputeLogManager):
@@ -111,7 +112,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         return logs
 
     def open(self, log_key: Sequence[str], extension: str) -> int:
-        """Opens one file of a log; raises OSError where there is none that may be read."""
+        """Opens one file of a log. Raises OSError if no such file may be read."""
         if not log_key:
             raise FileNotFoundError("no log key")
         *folders, base = log_key
@@ -121,10 +122,11 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         return open_beneath(self.folder, [*folders, name])
 
     def open_chunks(self, log_key: Sequence[str], io_type: ComputeIOType) -> Iterator[bytes] | None:
-        """Opens a stream for download; None if there is none.
+        """Opens a stream for download.
 
         Returns:
-            The file as it is now, in chunks, cut off at MAX_DOWNLOAD_BYTES.
+            The file's present content in chunks, cut off after MAX_DOWNLOAD_BYTES. None if there is
+            no such stream.
         """
         try:
             opened = self.open(log_key, IO_TYPE_EXTENSION[io_type])
@@ -150,7 +152,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         """Reads at most MAX_BYTES_AT_ONCE of a stream, within its first MAX_SHOWN_BYTES.
 
         Returns:
-            The bytes, None if there is no such log, and the offset behind them.
+            The bytes, or None if there is no such log, and the offset after them.
         """
         offset = max(offset, 0)
         most = min(max_bytes or MAX_BYTES_AT_ONCE, MAX_BYTES_AT_ONCE, MAX_SHOWN_BYTES - offset)
@@ -163,7 +165,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         return data, offset + len(data)
 
     def get_log_metadata(self, log_key: Sequence[str]) -> CapturedLogMetadata:
-        """Where the streams of a log are, and where the UI downloads them."""
+        """The paths of the streams of a log, and the URLs where the UI downloads them."""
         where = "/".join(log_key)
         path = self.folder / where
         return CapturedLogMetadata(
@@ -176,7 +178,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
     def get_log_keys_for_log_key_prefix(
         self, log_key_prefix: Sequence[str], io_type: ComputeIOType
     ) -> Sequence[list[str]]:
-        """None: the logs of backfills that it is for are off in Dagster."""
+        """Returns none: Dagster needs this for logs of backfills only, which are off."""
         return []
 
     def subscribe(
@@ -194,7 +196,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         return subscription
 
     def unsubscribe(self, subscription: CapturedLogSubscription) -> None:
-        """Stops following; it counts until its client has gone."""
+        """Stops following. Until then the subscription counts, even if its log has ended."""
         with self.lock, suppress(ValueError):
             self.subscriptions.remove(subscription)
         subscription.complete()
@@ -216,7 +218,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
-        """Not here: run containers write."""
+        """Refuses: only run containers capture logs."""
         _refuse_to_write(log_key)
         yield
 
@@ -224,19 +226,19 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
     def open_log_stream(
         self, log_key: Sequence[str], io_type: ComputeIOType
     ) -> Generator[IO[bytes] | None, None, None]:
-        """Not here: code servers write."""
+        """Refuses: only code servers write log streams."""
         _refuse_to_write(log_key)
         yield
 
     def delete_logs(
         self, log_key: Sequence[str] | None = None, prefix: Sequence[str] | None = None
     ) -> None:
-        """Not here: the volume is mounted for reading only."""
+        """Refuses: the volume is mounted read-only."""
         _refuse_to_write(log_key or prefix)
 
 
 class _OneTooMany(CapturedLogSubscription):
-    """Says so, and ends."""
+    """A subscription that reports the limit and ends."""
 
     def __call__(self, observer: Callable[[CapturedLogData], None] | None) -> Self:
         self.complete()

@@ -32,7 +32,7 @@ HOSTILE = {
     ),
     "more memory": (
         {"container_kwargs": {"mem_limit": "2g"}},
-        "guard: refused: HostConfig.Memory: at most 1073741824, as dagster.yaml has it",
+        "guard: refused: HostConfig.Memory: dagster.yaml allows at most 1073741824",
     ),
     "a network of the control plane": (
         {"networks": ["{stack}_code"]},

@@ -141,7 +141,7 @@ def test_a_run_may_ask_for_less_than_dagster_yaml_has_and_not_for_more(policy, a
     for value in (1, most - 1, most):
         assert given(value)["HostConfig"] == {**policy.host, name: value}
     for value in (most + 1, 0, -1, None, True, str(most), float(most), [most], 10**30):
-        with pytest.raises(Refused, match=f"HostConfig.{name}: at most {most}, as dagster.yaml"):
+        with pytest.raises(Refused, match=f"HostConfig.{name}: dagster.yaml allows at most {most}"):
             given(value)
 
 

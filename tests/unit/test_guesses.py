@@ -28,26 +28,26 @@ def users(clock):
 
 def guess(users, address, times):
     for n in range(times):
-        assert not users.is_right(address, "dagster", f"guess {n}")
+        assert not users.is_correct(address, "dagster", f"guess {n}")
 
 
 def test_after_ten_wrong_passwords_not_even_the_right_one_is_looked_at(users):
     guess(users, HERE, GUESSES)
     with pytest.raises(TooManyGuesses, match=str(SECONDS_PER_GUESS + 1)):
-        users.is_right(HERE, "dagster", "right")
+        users.is_correct(HERE, "dagster", "right")
 
 
 def test_another_address_is_not_held_up(users):
     guess(users, HERE, GUESSES)
-    assert users.is_right(THERE, "dagster", "right")
+    assert users.is_correct(THERE, "dagster", "right")
 
 
 def test_who_was_right_from_an_address_before_goes_on_there(users):
-    assert users.is_right(HERE, "viewer", "other")
+    assert users.is_correct(HERE, "viewer", "other")
     guess(users, HERE, GUESSES)
-    assert users.is_right(HERE, "viewer", "other")
+    assert users.is_correct(HERE, "viewer", "other")
     with pytest.raises(TooManyGuesses):
-        users.is_right(HERE, "dagster", "right")
+        users.is_correct(HERE, "dagster", "right")
 
 
 def test_waiting_gives_a_guess_back_and_never_more_than_ten(users, clock):
@@ -63,9 +63,9 @@ def test_waiting_gives_a_guess_back_and_never_more_than_ten(users, clock):
 
 
 def test_a_password_is_one_user_s_only(users):
-    assert not users.is_right(HERE, "viewer", "right")
-    assert not users.is_right(HERE, "nobody", "right")
-    assert not users.is_right(HERE, "", "")
+    assert not users.is_correct(HERE, "viewer", "right")
+    assert not users.is_correct(HERE, "nobody", "right")
+    assert not users.is_correct(HERE, "", "")
 
 
 def test_a_session_ends_by_itself(users, clock):
@@ -76,10 +76,11 @@ def test_a_session_ends_by_itself(users, clock):
 
 
 def test_a_million_addresses_take_no_more_memory_than_ten_thousand(users, monkeypatch):
-    monkeypatch.setattr(sign_in, "MEMORY", 100)
+    monkeypatch.setattr(sign_in, "MAX_ADDRESSES", 100)
     monkeypatch.setattr(sign_in, "say", lambda *_, **__: None)
     for n in range(1000):
         guess(users, f"198.51.100.{n}", 1)
-        users.is_right(f"198.51.100.{n}", "dagster", "right")
+        users.is_correct(f"198.51.100.{n}", "dagster", "right")
         users.open_session("viewer")
-    assert max(map(len, (users.guesses.left, users.guesses.right, users.sessions))) == 100
+    guesses = users.guesses
+    assert max(map(len, (guesses.remaining_since, guesses.correct, users.sessions))) == 100
