@@ -43,11 +43,13 @@ define install
 @printf '%s\n' '$(CURDIR)/$(2)/src' \
 	'import os, sys; os.environ.setdefault("DAGSTER_HOME", "$(CURDIR)/.dagster"); os.environ.setdefault("VIRTUAL_ENV", sys.prefix)' \
 	>$$(echo $(1)/lib/python*/site-packages)/project.pth
-@mkdir -p .dagster && { test -e .dagster/dagster.yaml || echo 'telemetry: {enabled: false}' >.dagster/dagster.yaml; }
 endef
 
+.dagster/dagster.yaml:
+	@mkdir -p .dagster && echo 'telemetry: {enabled: false}' >$@
+
 # `dg` looks for a project's environment in the project's folder.
-.venv/made: requirements/dev.txt requirements/build.txt code_location/requirements.txt
+.venv/made: requirements/dev.txt requirements/build.txt code_location/requirements.txt | .dagster/dagster.yaml
 	@python3 -m venv --help >/dev/null && machine/setup.sh
 	@echo "making .venv"
 	@python3 -m venv --clear .venv
@@ -63,9 +65,10 @@ locations/%/.venv/made: locations/%/requirements.txt .venv/made
 	@touch $@
 
 SERVED = $(shell sed -n 's/^path = "\(.*\)"/\1/p' dg.toml)
-dev: .venv/made $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## write and try code with no container at all, on SQLite, at port 3333
+DEV_PORT = 3333
+dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## write and try code with no container at all, on SQLite, at port 3333
 	@echo "serving the projects of dg.toml: $(SERVED)"
-	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port 3333
+	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port $(DEV_PORT)
 
 test: .venv/made ## the whole test suite
 	@machine/setup.sh tests
