@@ -23,19 +23,41 @@ credentials:
 logs:
 	@./stack logs $(if $(filter 1,$(FOLLOW)),--follow) $(RUN)
 
-# The tools and tests, locked like the images; made anew when the lock changes.
-.venv/made: requirements/dev.txt requirements/build.txt
+# An environment has the tools and the packages of one project, locked like the images. A new lock makes
+# it anew. The project can be imported there. Dagster in it keeps its instance in .dagster: by default
+# it would take the dagster.yaml of the current folder, and look for that one's Postgres.
+define install
+.venv/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement requirements/dev.txt
+@.venv/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement $(2)/requirements.txt
+@printf '%s\n' '$(CURDIR)/$(2)/src' \
+	'import os, sys; os.environ.setdefault("DAGSTER_HOME", "$(CURDIR)/.dagster"); os.environ.setdefault("VIRTUAL_ENV", sys.prefix)' \
+	>$$(echo $(1)/lib/python*/site-packages)/project.pth
+endef
+
+.dagster/dagster.yaml:
+	@mkdir -p .dagster && echo 'telemetry: {enabled: false}' >$@
+
+# `dg` looks for a project's environment in the project's folder.
+.venv/made: requirements/dev.txt requirements/build.txt code_location/requirements.txt | .dagster/dagster.yaml
 	@machine/setup.sh venv
 	@echo "making .venv"
 	@python3 -m venv --clear .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/build.txt
-	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --requirement requirements/dev.txt
+	@$(call install,.venv,code_location)
+	@test -e code_location/.venv || ln -sfn ../.venv code_location/.venv
 	@touch $@
 
-# DAGSTER_HOME: else Dagster would take the dagster.yaml of this folder, and look for its Postgres.
-dev: .venv/made ## write and try code with no container at all, on SQLite, at port 3333
-	@mkdir -p .dagster
-	@DAGSTER_HOME=$(CURDIR)/.dagster PYTHONPATH=code_location/src .venv/bin/dagster dev --port 3333
+locations/%/.venv/made: locations/%/requirements.txt .venv/made
+	@echo "making $(@D)"
+	@python3 -m venv --clear --without-pip $(@D)
+	@$(call install,$(@D),locations/$*)
+	@touch $@
+
+SERVED = $(shell sed -n 's/^path = "\(.*\)"/\1/p' dg.toml)
+DEV_PORT = 3333
+dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## write and try code with no container at all, on SQLite, at port 3333
+	@echo "serving the projects of dg.toml: $(SERVED)"
+	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port $(DEV_PORT)
 
 # Processes side by side, each with a stack of its own (tests/README.md).
 WORKERS = 3
@@ -74,14 +96,19 @@ format: .venv/made ## apply the formatter and the linter's safe fixes, renew doc
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-# Each file is constrained by those before it: one version of everything.
+# The platform's locks, each constrained by those before it, and one for each project, constrained by the
+# control plane's: one version of Dagster everywhere.
+PROJECTS = code_location $(patsubst %/pyproject.toml,%,$(wildcard locations/*/pyproject.toml))
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
-lock: .venv/made ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions)
+define newline
+
+
+endef
+lock: .venv/made ## renew requirements/*.txt and each project's requirements.txt from pyproject.toml (UPGRADE=1: to the newest versions)
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
-	$(COMPILE) --group code -c requirements/control-plane.txt -o requirements/code.txt
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt
-	$(COMPILE) --group warehouse -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -o requirements/warehouse.txt
-	$(COMPILE) --group stores -o requirements/stores.txt
 	$(COMPILE) --group caddy -o machine/standin/caddy.txt
-	$(COMPILE) --group build --group code --group guard --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/code.txt -c requirements/guard.txt -o requirements/dev.txt
+	$(COMPILE) --group build --group control-plane --group guard --group dev --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/guard.txt -o requirements/dev.txt
+	$(foreach project,$(PROJECTS),$(COMPILE) $(project)/pyproject.toml -c requirements/control-plane.txt -o $(project)/requirements.txt$(newline)	)
+	$(COMPILE) --group locations/warehouse/pyproject.toml:emulators -o locations/warehouse/emulators/requirements.txt

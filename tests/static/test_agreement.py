@@ -39,6 +39,12 @@ POSTGRES = INSTANCE["storage"]["postgres"]["postgres_db"]
 TRACKED = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
 ).stdout.split()
+# The platform's locks and each project's own.
+LOCKS = [
+    ROOT / name
+    for name in TRACKED
+    if re.search(r"^requirements/.*\.txt$|/requirements\.txt$", name)
+]
 
 
 def text(name):
@@ -78,6 +84,7 @@ def test_the_files_under_test_are_not_empty():
     assert len(LOCATIONS) >= 2
     assert len(COMPOSE_FILES) >= 3
     assert len(TRACKED) > 30
+    assert len(LOCKS) == 7
 
 
 @pytest.mark.parametrize("name", ["PYTHON_IMAGE", "POSTGRES_IMAGE", "CADDY_IMAGE"])
@@ -104,7 +111,7 @@ def test_stand_ins_have_the_major_versions_of_the_official_images():
 
 
 def test_every_requirement_is_pinned_with_hashes_and_names_no_address():
-    for file in sorted((ROOT / "requirements").glob("*.txt")):
+    for file in LOCKS:
         blocks = re.split(r"\n(?=\S)", file.read_text())
         pins = [block for block in blocks if not block.startswith("#")]
         assert pins, file
@@ -117,8 +124,8 @@ def test_every_requirement_is_pinned_with_hashes_and_names_no_address():
 def test_both_images_and_the_tests_have_the_same_version_of_everything_they_share():
     """Host processes must not be older than code locations, and events must deserialize."""
     seen = {}
-    for file in (ROOT / "requirements").glob("*.txt"):
-        if file.name == "stores.txt":
+    for file in LOCKS:
+        if file.parent.name == "emulators":
             continue  # other people's servers, which share nothing with Dagster
         for package, version in re.findall(r"^([\w.-]+)==([\w.]+) \\$", file.read_text(), re.M):
             assert seen.setdefault(package, version) == version, (package, file)
@@ -364,7 +371,7 @@ def test_the_code_image_holds_no_platform_code_and_the_control_plane_no_user_cod
     assert [line for line in copied["Dockerfile.code"] if "control_plane" in line] == [
         "control_plane/probe.py /opt/probe.py"
     ]
-    assert "dagster-webserver" not in text("requirements/code.txt")
+    assert "dagster-webserver" not in text("code_location/requirements.txt")
 
 
 def test_no_file_holds_a_secret():

@@ -94,7 +94,8 @@ def test_a_repository_that_lacks_the_jar_is_named(repository, build):
 def test_the_lock_has_what_spark_needs():
     """The connector is made for one version of Scala: that of the locked Spark 3.5, 2.12."""
     lock = fetch_jars.wanted((ROOT / "locations/warehouse/jars.lock").read_text())
-    assert any("pyspark==3.5." in line for line in (ROOT / "requirements/warehouse.txt").open())
+    packages = (ROOT / "locations/warehouse/requirements.txt").read_text()
+    assert "pyspark==3.5." in packages
     (connector,) = (coordinates for coordinates, _ in lock if "bigquery" in coordinates)
     assert connector.split(":")[1].endswith("_2.12")
     assert all(len(checksum) == 64 for _, checksum in lock)

@@ -1,6 +1,7 @@
 """A pair of assets for each I/O manager: one run writes the first, another reads it."""
 
 from decimal import Decimal
+from functools import partial
 
 import pandas as pd
 from dagster import (
@@ -57,51 +58,38 @@ pickled = [
     for definition in pickled_pair(manager)
 ]
 
-
-@asset(
-    io_manager_key="bigquery_pandas",
-    group_name="bigquery_pandas",
-    description="Numbers, as a table in BigQuery",
-    kinds={"pandas", "bigquery"},
-    owners=["team:numbers"],
+bigquery_pandas, bigquery_pyspark = (
+    partial(
+        asset,
+        io_manager_key=f"bigquery_{library}",
+        group_name=f"bigquery_{library}",
+        kinds={library, "bigquery"},
+        owners=["team:numbers"],
+    )
+    for library in ("pandas", "pyspark")
 )
+
+
+@bigquery_pandas(description="Numbers, as a table in BigQuery")
 def pandas_numbers() -> pd.DataFrame:
     return pd.DataFrame({"number": list(range(1, 11))})
 
 
-@asset(
-    io_manager_key="bigquery_pandas",
-    group_name="bigquery_pandas",
-    description="Their sum, read back from there",
-    kinds={"pandas", "bigquery"},
-    owners=["team:numbers"],
-)
+@bigquery_pandas(description="Their sum, read back from there")
 def pandas_sum(context, pandas_numbers: pd.DataFrame) -> pd.DataFrame:
     total = int(pandas_numbers["number"].sum())
     context.add_output_metadata({"sum": total})
     return pd.DataFrame({"sum": [total]})
 
 
-@asset(
-    io_manager_key="bigquery_pyspark",
-    group_name="bigquery_pyspark",
-    description="Numbers from Spark, as a table in BigQuery",
-    kinds={"pyspark", "bigquery"},
-    owners=["team:numbers"],
-)
+@bigquery_pyspark(description="Numbers from Spark, as a table in BigQuery")
 def pyspark_numbers(context, spark: Spark) -> DataFrame:
     frame = spark.session().createDataFrame([(number,) for number in range(1, 11)], ["number"])
     context.log.info(f"Spark {spark.session().version} counts {frame.count()} rows")
     return frame
 
 
-@asset(
-    io_manager_key="bigquery_pyspark",
-    group_name="bigquery_pyspark",
-    description="Their sum, read back from there",
-    kinds={"pyspark", "bigquery"},
-    owners=["team:numbers"],
-)
+@bigquery_pyspark(description="Their sum, read back from there")
 def pyspark_sum(context, pyspark_numbers: DataFrame) -> DataFrame:
     total = pyspark_numbers.agg(sum_("number").alias("sum"))
     context.add_output_metadata({"sum": total.first()[0]})
@@ -121,14 +109,10 @@ class Size(Config):
     rows: int = 3
 
 
-@asset(
-    io_manager_key="bigquery_pyspark",
+@bigquery_pyspark(
     partitions_def=DailyPartitionsDefinition(start_date="2026-01-01"),
     metadata={"partition_expr": "day"},
-    group_name="bigquery_pyspark",
     description="Rows of every type, a partition of the table for each day",
-    kinds={"pyspark", "bigquery"},
-    owners=["team:numbers"],
 )
 def pyspark_days(context, config: Size, spark: Spark) -> DataFrame:
     day = context.partition_time_window.start
@@ -150,13 +134,7 @@ def pyspark_days(context, config: Size, spark: Spark) -> DataFrame:
     return spark.session().createDataFrame(rows, EVERY_TYPE)
 
 
-@asset(
-    io_manager_key="bigquery_pyspark",
-    group_name="bigquery_pyspark",
-    description="How many rows each day has, read back from there",
-    kinds={"pyspark", "bigquery"},
-    owners=["team:numbers"],
-)
+@bigquery_pyspark(description="How many rows each day has, read back from there")
 def pyspark_days_counted(context, pyspark_days: DataFrame) -> DataFrame:
     counted = pyspark_days.groupBy(to_date("day").alias("day")).count().orderBy("day")
     context.add_output_metadata(
