@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cli.errors import StackError
 from cli.output import table
+from cli.runs import follow
 from cli.stack import Stack
-from cli.verbs.demo import follow
 
 ROWS = (5_000_000, 50_000_000)
 BYTES_PER_ROW = 8

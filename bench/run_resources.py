@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cli.errors import StackError
 from cli.output import table
+from cli.runs import follow
 from cli.stack import Stack
-from cli.verbs.demo import follow
 
 SOCKET = "/var/run/docker.sock"
 TIMES = 3

@@ -9,6 +9,10 @@ run containers, which Compose does not know, with the stack.
     stack.py     one stack: its settings, services and run containers
     client.py    the GraphQL API, as the web UI uses it
     health.py    what is wrong with a stack
+    checks.py    what is refused before anything is built
+    builds.py    builds the images
+    outdated.py  removes what an earlier start made and this one does not have
+    runs.py      follows a run to its end
     dotenv.py    which names stand in .env, and which of them nothing reads
     output.py    what the operator sees
     errors.py    the error that ends a verb, and the exit statuses

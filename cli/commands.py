@@ -20,9 +20,10 @@ def compose(root: Path, *arguments: str) -> list[str]:
     return ["docker", "compose", *(f"--env-file={name}" for name in files), *arguments]
 
 
-def start() -> list[str]:
-    """For Compose: starts what is built, and waits until it is healthy."""
-    return ["up", "--detach", "--wait", "--no-build", "--remove-orphans"]
+def start(*services: str) -> list[str]:
+    """For Compose: starts these services (all by default) as built, and waits for their health."""
+    orphans = [] if services else ["--remove-orphans"]
+    return ["up", "--detach", "--wait", "--no-build", *orphans, *services]
 
 
 def down(*, volumes: bool = False) -> list[str]:

@@ -25,7 +25,7 @@ def read(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     inside = ""  # the quote that a value of several lines ends with
-    for line in text.splitlines():
+    for line in text.removeprefix("\ufeff").splitlines():
         if inside:
             inside = "" if line.rstrip().endswith(inside) else inside
             continue

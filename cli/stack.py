@@ -114,6 +114,13 @@ class Stack:
         return self.config["services"]["edge"]["environment"]["UI_URL"]
 
     @property
+    def code_servers(self) -> list[str]:
+        """The services that serve code locations: Dagster reads the image of their runs there."""
+        services: dict[str, dict[str, Any]] = self.config["services"]
+        variable = "DAGSTER_CONTAINER_IMAGE"
+        return [n for n, one in services.items() if variable in (one.get("environment") or {})]
+
+    @property
     def with_all_profiles(self) -> Stack:
         """The same stack; Compose overlooks containers of profiles that are not switched on."""
         return Stack(self.root, {**self.environment, "COMPOSE_PROFILES": "*"})

@@ -7,15 +7,13 @@ it computed is read back from the I/O storage, by a container that did not compu
 from __future__ import annotations
 
 import json
-import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
-from typing import Any
 
 from cli import commands
-from cli.client import FINAL, RUN
 from cli.errors import StackError
 from cli.output import say, table
+from cli.runs import follow
 from cli.stack import Stack, docker
 from cli.verbs import up
 
@@ -26,7 +24,6 @@ JOBS = {
     "process_numbers_asset": "summed_two_sums",
 }
 EXPECTED = 55
-TIMEOUT_SECONDS = 180
 
 
 @dataclass
@@ -40,27 +37,6 @@ class Result:
     container: str
     image: str
     value: object
-
-
-def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:
-    """Prints each change of a run's status until it has ended.
-
-    Raises:
-        StackError: It has not ended in time.
-    """
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    status = ""
-    while time.monotonic() < deadline:
-        run = stack.graphql(RUN, id=run_id)["runOrError"]
-        if run["status"] != status:
-            status = run["status"]
-            say(f"  {job} {run_id[:8]}  {status}")
-        if status in FINAL:
-            return run
-        time.sleep(0.3)
-    raise StackError(
-        f"{job} is still {status} after {TIMEOUT_SECONDS} s: {stack.ui_url}/runs/{run_id}"
-    )
 
 
 def demonstrate(stack: Stack, job: str) -> Result:

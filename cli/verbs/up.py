@@ -5,15 +5,11 @@ from __future__ import annotations
 import subprocess
 import time
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
-from cli import builds, checks, commands, health
+from cli import builds, checks, commands, health, outdated
 from cli.errors import StackError
 from cli.output import note, say
-from cli.stack import ANY, LOCALHOST, Stack, docker
-
-# What Dagster reads on a code server: the image of its runs.
-RUN_IMAGE = "DAGSTER_CONTAINER_IMAGE"
+from cli.stack import ANY, LOCALHOST, Stack
 
 
 def add(parser: ArgumentParser) -> None:
@@ -30,17 +26,17 @@ def run(stack: Stack, flags: Namespace) -> None:
     was_there = bool(stack.services())
     say("building images (a minute the first time, a second when nothing has changed)")
     builds.build(stack)
-    _remove_switched_off(stack)
+    outdated.remove_services(stack)
     say("starting, and waiting until every part is healthy")
     started = time.monotonic()
     if was_there:
         # By themselves first: Compose starts anew all that depends on a container that it replaces
         # (2.26, setDependentLifecycle), and the UI would be gone for 9 s with each change of code.
-        stack.compose(*commands.start(), "--no-deps", *_code_servers(stack), check=False)
+        stack.compose(*commands.start(*stack.code_servers), check=False)
     done = stack.compose(*commands.start(), check=False)
     if done.returncode:
         raise StackError("not everything started: " + _reason(stack, done.stderr, was_there))
-    _remove_old_networks(stack)
+    outdated.remove_networks(stack)
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.ui_url} (make credentials)")
     if stack.address[0] not in (LOCALHOST, "::1") and not stack.endpoint.domain:
         address = "every address" if stack.address[0] in ANY else stack.address[0]
@@ -56,7 +52,7 @@ def run(stack: Stack, flags: Namespace) -> None:
 def _reason(stack: Stack, said: str, was_there: bool) -> str:
     """Why not everything started; removes what a first start without addresses leaves behind."""
     last = (said.strip().splitlines() or [""])[-1]
-    if "address pool" in last:
+    if "address pool" in last or "Pool overlaps" in last:
         if not was_there:
             stack.compose(*commands.down(), check=False)
         return last + " (docs/how-to/several-stacks.md)"
@@ -66,30 +62,3 @@ def _reason(stack: Stack, said: str, was_there: bool) -> str:
     if not failed:
         note(said.strip())
     return " | ".join(failed or problems or [last])
-
-
-def _code_servers(stack: Stack) -> list[str]:
-    """The services that serve code locations."""
-    services: dict[str, dict[str, Any]] = stack.config["services"]
-    return [
-        name
-        for name, service in services.items()
-        if RUN_IMAGE in (service.get("environment") or {})
-    ]
-
-
-def _remove_switched_off(stack: Stack) -> None:
-    """Removes services of profiles that were on at the last start and are not any more."""
-    everything = stack.with_all_profiles
-    off = sorted(set(everything.services()) - set(stack.config["services"]))
-    if off:
-        say(f"removing what is switched off: {', '.join(off)}")
-        everything.compose("rm", "--stop", "--force", *off)
-
-
-def _remove_old_networks(stack: Stack) -> None:
-    """Removes networks of an earlier version of this stack, which Compose leaves."""
-    listed = [line.split() for line in docker(*commands.networks(stack.name)).splitlines()]
-    old = [name for name, key in listed if key not in stack.with_all_profiles.config["networks"]]
-    if old:
-        docker("network", "rm", *old)

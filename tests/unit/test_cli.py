@@ -1,0 +1,127 @@
+"""The command line without Docker: what it runs, what it refuses, and how it is laid out."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from support import ROOT
+from support.cli import VERBS, commands, dotenv, main, name_of
+
+MODULES = sorted((ROOT / "cli").rglob("*.py"))
+
+
+def test_compose_is_given_the_settings_of_the_machine_and_then_those_of_the_operator(tmp_path):
+    (tmp_path / ".env").touch()
+    assert commands.compose(tmp_path, "ps") == ["docker", "compose", "--env-file=.env", "ps"]
+    (tmp_path / ".machine.env").touch()
+    files = [word for word in commands.compose(tmp_path, "ps") if word.startswith("--env-file")]
+    assert files == ["--env-file=.machine.env", "--env-file=.env"]
+
+
+def test_a_start_never_builds_so_that_an_image_has_the_revision_that_its_build_was_given():
+    assert "--no-build" in commands.start()
+    assert commands.start("code_location")[-1] == "code_location"
+    # Of a part of the stack the rest are no orphans.
+    assert "--remove-orphans" in commands.start()
+    assert "--remove-orphans" not in commands.start("code_location")
+
+
+def test_only_destroy_deletes_volumes():
+    assert "--volumes" not in commands.down()
+    assert "--volumes" in commands.down(volumes=True)
+
+
+def test_logs_name_the_services_because_compose_leaves_out_those_it_does_not_attach():
+    assert commands.logs(["edge", "daemon"], follow=True)[-3:] == ["--follow", "edge", "daemon"]
+
+
+def test_run_containers_are_found_by_the_labels_of_one_stack():
+    command = commands.run_containers("blue", running_only=True)
+    assert "--all" not in command
+    assert "--filter=label=dagster/stack=blue" in command
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("HTTP_PORT=3000", {"HTTP_PORT": "3000"}),
+        ("export HTTP_PORT=3000", {"HTTP_PORT": "3000"}),
+        ("#HTTP_PORT=3000\n\n", {}),
+        ("STACK_NAME = 'blue'", {"STACK_NAME": "blue"}),
+        ("STACK_NAME=blue # mine", {"STACK_NAME": "blue"}),
+        ("A=\nB=2", {"A": "", "B": "2"}),
+        ('KEY="-----BEGIN\nQUJD==\nREQ="\nB=2', {"KEY": "-----BEGIN", "B": "2"}),
+        ("\ufeffA=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+        ("A: 1", {"A": "1"}),
+    ],
+)
+def test_the_names_in_a_dotenv_file_are_those_that_compose_reads(text, found):
+    assert dotenv.read(text) == found
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """The example of the settings, and code of a user that reads a variable."""
+    (tmp_path / ".env.example").write_text((ROOT / ".env.example").read_text())
+    (tmp_path / "dagster.yaml").write_text("env_vars: [WAREHOUSE_URL]\n")
+    (tmp_path / "code_location").mkdir()
+    (tmp_path / "code_location/assets.py").write_text('EnvVar("HTTP_PORTS")\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("HTP_PORT", "HTTP_PORT"), ("http_port", ""), ("COMPOSE_PROFILE", "COMPOSE_PROFILES"),
+     ("BIND_ADRESS", "BIND_ADDRESS"), ("AWS_ACCESS_KEY_ID", "")],
+)  # fmt: skip
+def test_a_name_that_nothing_reads_is_found_with_the_nearest_setting(repository, name, near):
+    if name == "COMPOSE_PROFILE":
+        assert dotenv.nearest(name, dotenv.settings(repository)) == near
+    else:
+        assert dotenv.unread(repository, [name]) == {name: near}
+
+
+@pytest.mark.parametrize(
+    "name", ["HTTP_PORT", "WAREHOUSE_URL", "HTTP_PORTS", "COMPOSE_PROJECT_NAME", "https_proxy"]
+)
+def test_a_name_that_something_reads_is_no_mistake(repository, name):
+    assert dotenv.unread(repository, [name]) == {}
+
+
+@pytest.mark.parametrize("wrong", [["nope"], [], ["status", "--jsn"], ["up", "now"]])
+def test_a_wrong_verb_or_flag_gets_a_usage_line_and_status_2(capsys, wrong):
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: ./stack")
+
+
+def imported(path):
+    """Top-level names of what a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_of_the_command_line_is_small_and_needs_only_the_standard_library(path):
+    import sys
+
+    assert set(imported(path)) <= {*sys.stdlib_module_names, "cli"}
+    lines = len(path.read_text().splitlines())
+    assert lines <= (80 if path.parent.name == "verbs" else 200)
+
+
+def test_each_verb_is_a_module_and_each_module_a_verb():
+    files = {path.stem for path in (ROOT / "cli/verbs").glob("*.py")} - {"__init__"}
+    assert files == {name_of(verb) for verb in VERBS}
+
+
+def test_no_verb_but_up_and_demo_prepares_the_machine():
+    """`status`, `logs` and `credentials` neither install nor pull."""
+    users = {path.stem for path in MODULES if "setup.sh" in path.read_text()}
+    assert users == {"up"}
+    assert Path(ROOT / "stack").read_text().count("machine/setup.sh") == 1
