@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import urllib.request
 
 import pytest
-from harness import free_port, wait_until
+
+from support.harness import wait_until
 
 SCAFFOLDED = "code_location/src/code_location/defs/sales/orders.py"
 # No setting of Dagster's, and no activated environment.
@@ -30,16 +33,17 @@ def dg(root, folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def checkout(new_stack):
+def checkout(stacks):
     """A checkout with its own environment and a scaffolded asset; its stack is not started."""
-    made = new_stack("dagster-test-scaffold")
+    made = stacks.make("scaffold")
     done = call(made.root, "make", ".venv/made")
     assert done.returncode == 0, done.stderr
     scaffold = "scaffold", "defs", "dagster.asset", "sales/orders.py"
     done = dg(made.root, "code_location", *scaffold)
     assert done.returncode == 0, done.stderr
     assert (made.root / SCAFFOLDED).is_file()
-    return made
+    yield made
+    stacks.remove(made)
 
 
 def test_dg_lists_the_file_s_asset_in_the_project(checkout):
@@ -71,7 +75,9 @@ def test_dg_scaffolds_in_a_project_and_says_so_at_the_root(checkout):
 
 
 def test_make_dev_serves_the_file_on_sqlite(checkout):
-    port = free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     log = checkout.root / "dev.log"
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -113,11 +119,10 @@ def test_the_file_s_asset_materializes_in_a_run_container(checkout):
     assert "MaterializationEvent" in kinds
     image = checkout.inspect(checkout.run_containers()[run])["Image"]
     assert image == checkout.inspect(checkout.container_of("code_location"))["Image"]
-    checkout.verb("destroy", FORCE="1")
 
 
 def test_a_build_refuses_files_in_the_old_folder_and_says_how_to_move_them(new_stack):
-    made = new_stack("dagster-test-old-layout")
+    made = new_stack("old-layout")
     old = made.root / "code_location/defs/sales/mine.py"
     old.parent.mkdir(parents=True)
     old.write_text("raise SystemExit\n")
@@ -126,9 +131,8 @@ def test_a_build_refuses_files_in_the_old_folder_and_says_how_to_move_them(new_s
     (old.parent / "__pycache__/mine.pyc").touch()
     done = made.compose("build", "code_location", check=False)
     assert done.returncode != 0
-    (command,) = {
-        line[line.index("mkdir") :] for line in done.stderr.splitlines() if "  mkdir" in line
-    }
+    said = done.stdout + done.stderr
+    (command,) = set(re.findall(r"mkdir -p \S+/defs/sales && mv -n \S+ \S+/$", said, re.M))
     assert call(made.root, "sh", "-ec", command).returncode == 0
     assert not old.exists()
     assert (made.root / "code_location/src/code_location/defs/sales/mine.py").is_file()
