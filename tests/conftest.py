@@ -98,6 +98,12 @@ def stack(stacks):
     return made
 
 
+@pytest.fixture(scope="module")
+def finished_run(stack):
+    """A run of process_numbers that has succeeded; its container is still there."""
+    return stack.run("process_numbers")
+
+
 @pytest.fixture
 def launch():
     """A mutation that launches a run: as JSON, as a query string, and what marks the run."""

@@ -7,16 +7,18 @@ test meets another one's runs. Groups that take long start first.
 
 from xdist.scheduler import LoadScopeScheduling
 
-# Modules whose tests have nothing in common but the stack.
-SPLIT = (
+# Tests that are a group each: modules whose tests have nothing in common but the stack, and tests.
+SPLIT = {
     "tests/browser/test_ui.py",
     "tests/stack/test_hostile_clients.py",
     "tests/stack/test_hostile_logs.py",
     "tests/stack/test_runs.py",
-    "tests/stack/test_services.py",
+    "tests/stack/test_services.py::test_a_lost_password_volume_costs_nothing",
+    "tests/stack/test_services.py::test_down_and_up_again_keeps_history",
+    "tests/stack/test_services.py::test_plain_compose_starts_a_second_stack_beside_the_first",
     "tests/stack/test_triggers.py",
     "tests/stack/test_wrong_input.py",
-)
+}
 # Seconds that a group takes, if that is more than a few.
 SECONDS = {
     "tests/stores/test_io_managers.py": 480,
@@ -43,7 +45,8 @@ NOT_SHARED = (
 def group_of(nodeid):
     """The group that a test is in."""
     module, _, test = nodeid.partition("::")
-    return f"{module}::{test.partition('[')[0]}" if module in SPLIT else module
+    function = f"{module}::{test.partition('[')[0]}"
+    return function if SPLIT & {module, function} else module
 
 
 class GroupScheduling(LoadScopeScheduling):
