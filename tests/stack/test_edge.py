@@ -133,7 +133,9 @@ def test_an_attack_is_refused_and_launches_nothing(stack, launch, attack):
     assert not stack.runs_marked(mark)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", "workflows.lan", ""]
+)
 @pytest.mark.parametrize("path", ["/", "/graphql", "/sign-in"])
 def test_a_host_that_is_not_ours_is_refused(stack, host, path):
     """DNS rebinding: another page's name that was pointed at this address."""

@@ -103,11 +103,3 @@ def test_the_viewer_s_websocket_listens_and_launches_nothing(stack, viewer, laun
     refused = asyncio.run(say(json.loads(body)))
     assert "LaunchRunSuccess" not in json.dumps(refused)
     assert not stack.runs_marked(mark)
-
-
-def test_the_viewer_cannot_report(stack, viewer):
-    path = "/report_asset_materialization/reported"
-    with stack.edge_with(ALLOW_ASSET_REPORTS="1"):
-        answer = ask(stack, "POST", path, {**JSON, **viewer}, b"{}", sign_in=False)
-    # The read-only web server's own answer: the edge lets reports through.
-    assert (answer.status, "Not authorized to report" in answer.text) == (401, True)
