@@ -7,7 +7,9 @@ import subprocess
 import urllib.request
 
 import pytest
-from harness import free_port, wait_until
+
+from support.harness import wait_until
+from support.leases import Lease
 
 SCAFFOLDED = "code_location/src/code_location/defs/sales/orders.py"
 # No setting of Dagster's, and no activated environment.
@@ -30,16 +32,17 @@ def dg(root, folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def checkout(new_stack):
+def checkout(stacks):
     """A checkout with its own environment and a scaffolded asset; its stack is not started."""
-    made = new_stack("dagster-test-scaffold")
+    made = stacks.make("scaffold")
     done = call(made.root, "make", ".venv/made")
     assert done.returncode == 0, done.stderr
     scaffold = "scaffold", "defs", "dagster.asset", "sales/orders.py"
     done = dg(made.root, "code_location", *scaffold)
     assert done.returncode == 0, done.stderr
     assert (made.root / SCAFFOLDED).is_file()
-    return made
+    yield made
+    stacks.remove(made)
 
 
 def test_dg_lists_the_file_s_asset_in_the_project(checkout):
@@ -71,11 +74,11 @@ def test_dg_scaffolds_in_a_project_and_says_so_at_the_root(checkout):
 
 
 def test_make_dev_serves_the_file_on_sqlite(checkout):
-    port = free_port()
+    lease = Lease()
     log = checkout.root / "dev.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            ["make", "dev", f"DEV_PORT={port}"],
+            ["make", "dev", f"DEV_PORT={lease.port}"],
             cwd=checkout.root, env=ENVIRONMENT, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
@@ -84,7 +87,7 @@ def test_make_dev_serves_the_file_on_sqlite(checkout):
     def answer():
         assert server.poll() is None, log.read_text()
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/graphql",
+            f"http://127.0.0.1:{lease.port}/graphql",
             json.dumps(query).encode(),
             {"Content-Type": "application/json"},
         )
@@ -102,22 +105,22 @@ def test_make_dev_serves_the_file_on_sqlite(checkout):
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.wait(60)
+        lease.release()
     assert "Dagster services shut down" in log.read_text()
 
 
 def test_the_file_s_asset_materializes_in_a_run_container(checkout):
     done = checkout.verb("up")
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}{checkout.diagnosis()}"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     run = checkout.run("__ASSET_JOB", assets=["orders"])
     kinds = {event["__typename"] for event in checkout.events(run)}
     assert "MaterializationEvent" in kinds
     image = checkout.inspect(checkout.run_containers()[run])["Image"]
     assert image == checkout.inspect(checkout.container_of("code_location"))["Image"]
-    checkout.verb("destroy", FORCE="1")
 
 
 def test_a_build_refuses_files_in_the_old_folder_and_says_how_to_move_them(new_stack):
-    made = new_stack("dagster-test-old-layout")
+    made = new_stack("old-layout")
     old = made.root / "code_location/defs/sales/mine.py"
     old.parent.mkdir(parents=True)
     old.write_text("raise SystemExit\n")

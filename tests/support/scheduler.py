@@ -28,12 +28,14 @@ SECONDS = {
     "tests/stack/test_hostile_clients.py": 90,
     "tests/stack/test_hostile_logs.py::test_no_read_of_10_000": 110,
     "tests/stack/test_memory.py": 80,
+    "tests/stack/test_scaffolded_files.py": 120,
     "tests/stack/test_stock_launcher.py": 150,
     "tests/unit/test_guard.py": 70,
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
 NOT_SHARED = (
     "tests/stores/",
+    "tests/stack/test_scaffolded_files",
     "tests/stack/test_stock_launcher",
     "tests/stack/test_wrong_input",
     "tests/static/",
