@@ -98,6 +98,12 @@ def stack(stacks):
     return made
 
 
+@pytest.fixture(scope="module")
+def finished_run(stack):
+    """A run of process_numbers that has succeeded; its container is still there."""
+    return stack.run("process_numbers")
+
+
 @pytest.fixture
 def launch():
     """A mutation that launches a run: as JSON, as a query string, and what marks the run."""
@@ -114,10 +120,11 @@ def launch():
     return json.dumps({"query": LAUNCH, "variables": variables}), in_url, mark
 
 
-@pytest.fixture
-def own_certificate(tmp_path):
+@pytest.fixture(scope="session")
+def own_certificate(tmp_path_factory):
     """A certificate for the public name, in PEM, and the settings that name its files."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    folder = tmp_path_factory.mktemp("certificate")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
          "-nodes", "-days", "2", "-subj", "/CN=edge", "-addext", f"subjectAltName=DNS:{DOMAIN}",

@@ -66,7 +66,7 @@ HOSTILE_SERVER = {
 
 
 def for_stack(stack, hostile):
-    """A context and its reason, with the stack's name in them."""
+    """Contexts and reasons, with the stack's name in them."""
     return json.loads(json.dumps(hostile).replace("{stack}", stack.name))
 
 
@@ -95,8 +95,10 @@ def assert_refused(stack, run, reason):
 
 
 @pytest.fixture(scope="module")
-def model(stack):
-    return stack.run("process_numbers")
+def forged(stack, finished_run):
+    """The forged runs by what they ask for; all are in the queue at once."""
+    contexts = {name: context for name, (context, _) in for_stack(stack, HOSTILE).items()}
+    return {name: forge(stack, finished_run, context) for name, context in contexts.items()}
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +124,13 @@ def served_with(stack):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_forged_run_fails_with_the_reason_and_nothing_is_made(stack, model, hostile):
-    context, reason = for_stack(stack, HOSTILE[hostile])
-    assert_refused(stack, forge(stack, model, context), reason)
+def test_a_forged_run_fails_with_the_reason_and_nothing_is_made(stack, forged, hostile):
+    _, reason = for_stack(stack, HOSTILE[hostile])
+    assert_refused(stack, forged[hostile], reason)
 
 
-def test_a_forged_run_with_another_image_fails_and_nothing_is_made(stack, model):
-    run = forge(stack, model, {}, image=f"{stack.name}-postgres:current")
+def test_a_forged_run_with_another_image_fails_and_nothing_is_made(stack, finished_run):
+    run = forge(stack, finished_run, {}, image=f"{stack.name}-postgres:current")
     reason = f"image '{stack.name}-postgres:current' is not one that a code location runs"
     assert_refused(stack, run, reason)
 
@@ -149,8 +151,8 @@ def test_a_code_server_s_runs_may_have_less_than_dagster_yaml_gives(stack, serve
     assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (2**29, 500_000_000, 512)
 
 
+@pytest.mark.usefixtures("finished_run")
 def test_every_decision_is_one_line_of_the_guard_s_log(stack):
-    stack.run("process_numbers")
     log = docker("logs", stack.container_of("guard")).splitlines()
     decisions = [json.loads(line) for line in log if line.startswith("{")]
     allowed = [d for d in decisions if d["decision"] == "allowed" and d["path"].endswith("create")]

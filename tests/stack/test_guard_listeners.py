@@ -71,12 +71,11 @@ def test_some_requests_are_accepted_and_the_launcher_s_own_is(created):
     assert len(containers) > 20
 
 
-def test_containers_of_accepted_requests_are_what_dagster_yaml_says(stack, created):
+def test_containers_of_accepted_requests_are_what_dagster_yaml_says(stack, created, finished_run):
     kwargs = json.loads(
         json.dumps(LAUNCHER["container_kwargs"]).replace("${STACK_NAME}", stack.name)
     )
-    run = stack.run("process_numbers")
-    model = stack.inspect(stack.run_containers()[run])
+    model = stack.inspect(stack.run_containers()[finished_run])
     server = stack.inspect(stack.container_of("code_location"))
     of_the_image = json.loads(docker("inspect", server["Image"]))[0]["Config"]
     variables = {entry.partition("=")[0] for entry in of_the_image["Env"]}

@@ -14,9 +14,8 @@ def test_services_are_hardened_but_for_two_exceptions(stack):
     assert len(found) >= 7
 
 
-def test_a_run_s_container_is_hardened_without_exception(stack):
-    run = stack.run("process_numbers")
-    container = stack.inspect(stack.run_containers()[run])
+def test_a_run_s_container_is_hardened_without_exception(stack, finished_run):
+    container = stack.inspect(stack.run_containers()[finished_run])
     assert not weaknesses(container)
     assert not binds(container)
     assert container["Config"]["User"] == "10001:10001"

@@ -32,11 +32,10 @@ def test_a_run_writes_where_it_is_said_to(stack):
     assert stack.sql(checked) == ["1"]
 
 
-def test_a_run_s_timeline_is_the_one_described(stack):
-    run = stack.run("process_numbers")
+def test_a_run_s_timeline_is_the_one_described(stack, finished_run):
     events = stack.sql(
         "SELECT dagster_event_type FROM event_logs WHERE dagster_event_type IS NOT NULL"  # noqa: S608
-        f" AND run_id = '{run}' ORDER BY id",
+        f" AND run_id = '{finished_run}' ORDER BY id",
     )
     milestones = ["PIPELINE_ENQUEUED", "PIPELINE_STARTING", "PIPELINE_START", "STEP_START"]
     order = [events.index(event) for event in [*milestones, "PIPELINE_SUCCESS"]]

@@ -86,9 +86,8 @@ def test_an_asset_written_by_one_run_is_read_by_the_next_run_s_container(stack):
 
 
 @pytest.mark.parametrize("argument", ["whole id", "first characters"])
-def test_the_log_of_a_run_s_container_can_be_asked_for(stack, argument):
-    run = stack.run("process_numbers")
-    done = stack.verb("logs", run if argument == "whole id" else run[:8])
+def test_the_log_of_a_run_s_container_can_be_asked_for(stack, finished_run, argument):
+    done = stack.verb("logs", finished_run if argument == "whole id" else finished_run[:8])
     assert "RUN_SUCCESS" in done.stdout + done.stderr
 
 

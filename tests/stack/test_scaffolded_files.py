@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 from support.harness import wait_until
+from support.leases import Lease
 
 SCAFFOLDED = "code_location/src/code_location/defs/sales/orders.py"
 # No setting of Dagster's, and no activated environment.
@@ -75,13 +76,11 @@ def test_dg_scaffolds_in_a_project_and_says_so_at_the_root(checkout):
 
 
 def test_make_dev_serves_the_file_on_sqlite(checkout):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    lease = Lease()
     log = checkout.root / "dev.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            ["make", "dev", f"DEV_PORT={port}"],
+            ["make", "dev", f"DEV_PORT={lease.port}"],
             cwd=checkout.root, env=ENVIRONMENT, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
@@ -90,7 +89,7 @@ def test_make_dev_serves_the_file_on_sqlite(checkout):
     def answer():
         assert server.poll() is None, log.read_text()
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/graphql",
+            f"http://127.0.0.1:{lease.port}/graphql",
             json.dumps(query).encode(),
             {"Content-Type": "application/json"},
         )
@@ -108,12 +107,13 @@ def test_make_dev_serves_the_file_on_sqlite(checkout):
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.wait(60)
+        lease.release()
     assert "Dagster services shut down" in log.read_text()
 
 
 def test_the_file_s_asset_materializes_in_a_run_container(checkout):
     done = checkout.verb("up")
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}{checkout.diagnosis()}"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     run = checkout.run("__ASSET_JOB", assets=["orders"])
     kinds = {event["__typename"] for event in checkout.events(run)}
     assert "MaterializationEvent" in kinds

@@ -70,7 +70,7 @@ def test_each_part_reaches_those_it_works_with_and_nobody_else(stack, addresses,
 SOCKETS = {"daemon": {"guard-launch"}, "webserver": {"guard-stop"}}
 
 
-@pytest.mark.parametrize("source", set(REACHES) - {"guard"})
+@pytest.mark.parametrize("source", sorted(set(REACHES) - {"guard"}))
 def test_only_daemon_and_web_server_mount_a_socket_of_the_guard_each_its_own(stack, source):
     if source == "run":
         container = stack.run_containers()[stack.run("process_numbers")]

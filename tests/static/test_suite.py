@@ -3,8 +3,10 @@
 import ast
 import re
 from collections import Counter
+from ipaddress import ip_network
 
-from support import ROOT
+from support import ROOT, scheduler
+from support.leases import Lease, routed_networks
 
 TESTS = ROOT / "tests"
 MODULES = sorted(TESTS.rglob("test_*.py"))
@@ -43,3 +45,27 @@ def test_one_file_of_the_tests_imports_the_operator_s_commands():
 def test_the_readme_of_the_tests_describes_every_folder():
     rows = re.findall(r"^\| `(\w+)/` \|", (TESTS / "README.md").read_text(), re.M)
     assert set(rows) == FOLDERS | {"support"}
+
+
+def test_the_scheduler_names_modules_and_tests_that_exist():
+    for group in {*scheduler.SPLIT, *scheduler.SECONDS}:
+        module, _, test = group.partition("::")
+        assert f"def {test}" in (ROOT / module).read_text(), group
+    for beginning in scheduler.NOT_SHARED:
+        assert list(ROOT.glob(f"{beginning}*")), beginning
+
+
+def test_stacks_that_are_there_together_have_ports_and_addresses_of_their_own():
+    leases = [Lease() for _ in range(3)]
+    subnets = [
+        ip_network(network["ipam"]["config"][0]["subnet"])
+        for lease in leases
+        for network in lease.subnets("abcdefgh").values()
+    ]
+    for lease in leases:
+        lease.release()
+    assert len({lease.port for lease in leases}) == 3
+    assert len(subnets) == 24
+    taken = [*subnets, *routed_networks()]
+    for subnet in subnets:
+        assert [other for other in taken if other.overlaps(subnet)] == [subnet]

@@ -5,6 +5,12 @@ import subprocess
 from support.cli import STACK_LABEL, docker
 
 PROJECT = "com.docker.compose.project"
+FORCE = {
+    "container": ["--force", "--volumes"],
+    "network": [],
+    "volume": ["--force"],
+    "image": ["--force"],
+}
 
 
 def listed(kind, *filters):
@@ -42,13 +48,18 @@ def remove(name):
     """Removes a stack and its images; their layers stay in the build cache.
 
     Returns:
-        What the engine would not remove, in its words.
+        What the engine says of what it does not remove.
     """
     complaints = []
-    for kind, objects in left_of(name).items():
-        force = [] if kind == "network" else ["--force"]
-        command = ["docker", kind, "rm", *force, *objects]
-        if objects:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            complaints += done.stderr.splitlines() if done.returncode else []
+    # More than once: another process may be about to make or to remove something.
+    for _ in range(3):
+        left = left_of(name)
+        if not any(left.values()):
+            return []
+        complaints = []
+        for kind, objects in left.items():
+            command = ["docker", kind, "rm", *FORCE[kind], *objects]
+            if objects:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                complaints += done.stderr.splitlines() if done.returncode else []
     return complaints

@@ -7,26 +7,28 @@ test meets another one's runs. Groups that take long start first.
 
 from xdist.scheduler import LoadScopeScheduling
 
-# Modules whose tests have nothing in common but the stack.
-SPLIT = (
+# Tests that are a group each: modules whose tests have nothing in common but the stack, and tests.
+SPLIT = {
     "tests/browser/test_ui.py",
     "tests/stack/test_hostile_clients.py",
     "tests/stack/test_hostile_logs.py",
     "tests/stack/test_runs.py",
-    "tests/stack/test_services.py",
+    "tests/stack/test_services.py::test_a_lost_password_volume_costs_nothing",
+    "tests/stack/test_services.py::test_down_and_up_again_keeps_history",
+    "tests/stack/test_services.py::test_plain_compose_starts_a_second_stack_beside_the_first",
     "tests/stack/test_triggers.py",
     "tests/stack/test_wrong_input.py",
-)
-# Seconds that a group takes, if that is more than a few.
+}
+# Seconds that a group takes, by the beginning of its name, if that is more than a few.
 SECONDS = {
     "tests/stores/test_io_managers.py": 480,
     "tests/stack/test_edge_settings.py": 120,
     "tests/stack/test_forged_runs.py": 120,
     "tests/stack/test_request_fuzz.py": 120,
     "tests/stack/test_hostile_clients.py": 90,
-    "tests/stack/test_hostile_logs.py": 110,
+    "tests/stack/test_hostile_logs.py::test_no_read_of_10_000": 110,
     "tests/stack/test_memory.py": 80,
-    "tests/stack/test_scaffolded_files.py": 150,
+    "tests/stack/test_scaffolded_files.py": 120,
     "tests/stack/test_stock_launcher.py": 150,
     "tests/unit/test_guard.py": 70,
 }
@@ -45,7 +47,13 @@ NOT_SHARED = (
 def group_of(nodeid):
     """The group that a test is in."""
     module, _, test = nodeid.partition("::")
-    return f"{module}::{test.partition('[')[0]}" if module in SPLIT else module
+    function = f"{module}::{test.partition('[')[0]}"
+    return function if SPLIT & {module, function} else module
+
+
+def seconds_of(group):
+    """How long a group takes, about."""
+    return next((SECONDS[start] for start in SECONDS if group.startswith(start)), 10)
 
 
 class GroupScheduling(LoadScopeScheduling):
@@ -58,7 +66,7 @@ class GroupScheduling(LoadScopeScheduling):
         shares = node is not self.nodes[-1]
 
         def rank(group):
-            return group.startswith(NOT_SHARED) == shares, -SECONDS.get(group, 10)
+            return group.startswith(NOT_SHARED) == shares, -seconds_of(group)
 
         self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
         super()._assign_work_unit(node)

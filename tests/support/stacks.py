@@ -47,5 +47,6 @@ def sweep(register):
     for file in sorted(Path(register).iterdir()):
         if file.is_file():
             print(f"removing what is left of the test stack {file.name}")
-            print(*leftovers.remove(file.name), sep="\n", end="")
+            for complaint in leftovers.remove(file.name):
+                print(complaint)
     shutil.rmtree(register)

@@ -490,16 +490,23 @@ def test_no_more_run_containers_than_the_limit_are_started(policy):
     assert not [path for _, path, _ in reached if path.endswith("/start")]
 
 
-def test_of_many_starts_at_once_no_more_than_the_limit_reach_the_engine(policy):
+def engine_that_starts(after=0):
+    """An engine with one more run container after each start, which takes some seconds."""
     fake = FakeEngine()
     answer = fake.handle
 
     async def handle(request):
         if request.path.endswith("/start"):
+            await asyncio.sleep(after)
             fake.runs.append(container())
         return await answer(request)
 
     fake.handle = handle
+    return fake
+
+
+def test_of_many_starts_at_once_no_more_than_the_limit_reach_the_engine(policy):
+    fake = engine_that_starts()
 
     async def attempt():
         async with open_listener(policy, DAEMON, limit=5, fake=fake) as (path, _):
@@ -512,16 +519,7 @@ def test_of_many_starts_at_once_no_more_than_the_limit_reach_the_engine(policy):
 
 def test_starts_that_are_hung_up_on_count_as_soon_as_the_engine_has_started_them(policy):
     """The engine goes on with a start when the guard's client has gone."""
-    fake = FakeEngine()
-    answer = fake.handle
-
-    async def handle(request):
-        if request.path.endswith("/start"):
-            await asyncio.sleep(0.05)
-            fake.runs.append(container())
-        return await answer(request)
-
-    fake.handle = handle
+    fake = engine_that_starts(after=0.05)
 
     async def attempt():
         async with open_listener(policy, DAEMON, limit=5, fake=fake) as (path, _):
