@@ -63,7 +63,8 @@ def main() -> None:
     lines.append(["ratio", f"{ROWS[1] / ROWS[0]:.0f}", *growth])
     report.write(
         "Large data by reference: memory of a run while the data grows tenfold",
-        "MiB of the process of the run, with its imports (pandas, Spark). A batch has 100,000 rows.",
+        "MiB of the process of the run, with its imports (pandas, Spark)."
+        " A batch has 100,000 rows.",
         lines,
     )
 
