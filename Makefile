@@ -55,7 +55,7 @@ locations/%/.venv/made: locations/%/requirements.txt .venv/made
 
 SERVED = $(shell sed -n 's/^path = "\(.*\)"/\1/p' dg.toml)
 DEV_PORT = 3333
-dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## write and try code with no container at all, on SQLite, at port 3333
+dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## run your code without containers, on SQLite, at port 3333
 	@echo "serving the projects of dg.toml: $(SERVED)"
 	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port $(DEV_PORT)
 
@@ -91,7 +91,7 @@ lint: setup .venv/made ## check formatting, types, Python, shell, Compose files 
 	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile
 	.venv/bin/compose-lint check --fail-on low docker-compose.yml parts/*/compose.yml locations/*/compose.yml
 
-format: .venv/made ## apply the formatter and the linter's safe fixes, renew docs/reference
+format: .venv/made ## apply the formatter and the linter's safe fixes, and write docs/reference/
 	@.venv/bin/python -m cli.reference
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
@@ -104,7 +104,7 @@ define newline
 
 
 endef
-lock: .venv/made ## renew requirements/*.txt and each project's requirements.txt from pyproject.toml (UPGRADE=1: to the newest versions)
+lock: .venv/made ## compile all requirements.txt from pyproject.toml (UPGRADE=1: with the newest versions)
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt
