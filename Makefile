@@ -3,7 +3,7 @@
 .PHONY: help setup demo up down destroy status credentials logs dev test test-quick screenshots bench lint format lock
 SHELL := bash
 
-help: ## print this list
+help: ## Print this list.
 	@python3 -m cli.reference help
 
 setup:
@@ -55,23 +55,23 @@ locations/%/.venv/made: locations/%/requirements.txt .venv/made
 
 SERVED = $(shell sed -n 's/^path = "\(.*\)"/\1/p' dg.toml)
 DEV_PORT = 3333
-dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## run your code without containers, on SQLite, at port 3333
+dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## Run your code without containers, on SQLite, at port 3333.
 	@echo "serving the projects of dg.toml: $(SERVED)"
 	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port $(DEV_PORT)
 
 # The number of test processes, each with its own stack (tests/README.md).
 WORKERS = 3
 
-test: .venv/made ## run all tests
+test: .venv/made ## Run all tests.
 	@machine/setup.sh tests
 	@env -u TEST_ENGINE_MAY_BE_KILLED .venv/bin/python -m pytest -n $(WORKERS)
 	@test "$$TEST_ENGINE_MAY_BE_KILLED" != 1 || .venv/bin/python -m pytest -m alone
 
-test-quick: .venv/made ## run the static and unit tests, and the main job on one stack
+test-quick: .venv/made ## Run the static and unit tests, and the main job on one stack.
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-screenshots: .venv/made ## take the pictures in docs/images/ from the running stack, after `make demo`
+screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
 	@machine/setup.sh tests
 	@env $$(./stack credentials) PYTHONPATH=tests .venv/bin/python -m support.take_screenshots
 
@@ -79,11 +79,11 @@ screenshots: .venv/made ## take the pictures in docs/images/ from the running st
 bench: export STACK_NAME := dagster-bench
 bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
-bench: ## run the measurements in bench/ and write bench/results/
+bench: ## Run the measurements in bench/ and write bench/results/.
 	@./stack up
 	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; ./stack destroy --force --images; exit $$status
 
-lint: setup .venv/made ## check formatting, types, Python, shell, Compose files and Dockerfiles
+lint: setup .venv/made ## Check formatting, types, Python, shell, Compose files and Dockerfiles.
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
@@ -91,7 +91,7 @@ lint: setup .venv/made ## check formatting, types, Python, shell, Compose files 
 	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile
 	.venv/bin/compose-lint check --fail-on low docker-compose.yml parts/*/compose.yml locations/*/compose.yml
 
-format: .venv/made ## apply the formatter and the linter's safe fixes, and write docs/reference/
+format: .venv/made ## Apply the formatter and the linter's safe fixes, and write docs/reference/.
 	@.venv/bin/python -m cli.reference
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
@@ -104,7 +104,7 @@ define newline
 
 
 endef
-lock: .venv/made ## compile all requirements.txt from pyproject.toml (UPGRADE=1: with the newest versions)
+lock: .venv/made ## Compile all requirements.txt from pyproject.toml (UPGRADE=1: with the newest versions).
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt
