@@ -1,16 +1,16 @@
-# Every verb an operator has; `make help` lists them. Each first brings what the machine lacks.
+# All verbs; `make help` lists them. A verb first installs what the machine lacks.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down destroy status credentials logs dev test test-quick screenshots bench lint format lock
 SHELL := bash
 
-help: ## this list
+help: ## Print this list.
 	@python3 -m cli.reference help
 
 setup:
 	@machine/setup.sh
 
-# The operator's verbs are those of ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id> and FOR=<user> are
-# the flags that people type most.
+# The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id> and FOR=<user> set its most
+# used flags.
 demo up down status:
 	@./stack $@
 
@@ -23,9 +23,9 @@ credentials:
 logs:
 	@./stack logs $(if $(filter 1,$(FOLLOW)),--follow) $(RUN)
 
-# An environment has the tools and the packages of one project, locked like the images. A new lock makes
-# it anew. The project can be imported there. Dagster in it keeps its instance in .dagster: by default
-# it would take the dagster.yaml of the current folder, and look for that one's Postgres.
+# An environment contains the tools and the packages of one project, locked like the images, and the
+# project itself. It is created again when a lock changes. Dagster keeps its instance in .dagster there.
+# By default it would use the dagster.yaml of the current folder, and look for Postgres.
 define install
 .venv/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement requirements/dev.txt
 @.venv/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement $(2)/requirements.txt
@@ -55,35 +55,35 @@ locations/%/.venv/made: locations/%/requirements.txt .venv/made
 
 SERVED = $(shell sed -n 's/^path = "\(.*\)"/\1/p' dg.toml)
 DEV_PORT = 3333
-dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## write and try code with no container at all, on SQLite, at port 3333
+dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locations/%,$(SERVED))) ## Run your code without containers, on SQLite, at port 3333.
 	@echo "serving the projects of dg.toml: $(SERVED)"
 	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port $(DEV_PORT)
 
-# Processes side by side, each with a stack of its own (tests/README.md).
+# The number of test processes, each with its own stack (tests/README.md).
 WORKERS = 3
 
-test: .venv/made ## the whole test suite
+test: .venv/made ## Run all tests.
 	@machine/setup.sh tests
 	@env -u TEST_ENGINE_MAY_BE_KILLED .venv/bin/python -m pytest -n $(WORKERS)
 	@test "$$TEST_ENGINE_MAY_BE_KILLED" != 1 || .venv/bin/python -m pytest -m alone
 
-test-quick: .venv/made ## static and unit tests, one stack, and the main job
+test-quick: .venv/made ## Run the static and unit tests, and the main job on one stack.
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
+screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
 	@machine/setup.sh tests
 	@env $$(./stack credentials) PYTHONPATH=tests .venv/bin/python -m support.take_screenshots
 
-# On a stack of its own, deleted afterwards.
+# On its own stack, which is deleted afterwards.
 bench: export STACK_NAME := dagster-bench
 bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
-bench: ## the measurements in bench/, into bench/results/
+bench: ## Run the measurements in bench/ and write bench/results/.
 	@./stack up
 	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; ./stack destroy --force --images; exit $$status
 
-lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile linters
+lint: setup .venv/made ## Check formatting, types, Python, shell, Compose files and Dockerfiles.
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
@@ -91,7 +91,7 @@ lint: setup .venv/made ## formatters, linters, types, Compose and Dockerfile lin
 	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile
 	.venv/bin/compose-lint check --fail-on low docker-compose.yml parts/*/compose.yml locations/*/compose.yml
 
-format: .venv/made ## apply the formatter and the linter's safe fixes, renew docs/reference
+format: .venv/made ## Apply the formatter and the linter's safe fixes, and write docs/reference/.
 	@.venv/bin/python -m cli.reference
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
@@ -104,7 +104,7 @@ define newline
 
 
 endef
-lock: .venv/made ## renew requirements/*.txt and each project's requirements.txt from pyproject.toml (UPGRADE=1: to the newest versions)
+lock: .venv/made ## Compile all requirements.txt from pyproject.toml (UPGRADE=1: with the newest versions).
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt

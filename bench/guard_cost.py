@@ -1,24 +1,23 @@
 #!/usr/bin/env python3
-"""What the guard adds to a launch: the engine's calls of one, directly and through the guard.
+"""Measures what the guard adds to a launch: the same API calls, directly and through the guard.
 
-On a running stack. A throw-away container of the guard's image makes them in turn. It mounts the
-engine's socket and the socket of the guard's launch listener. Nothing is started: a `stop` of what
-does not run, and a list of the run containers that are alive, are what `start` costs beside the
-engine's own work.
+Needs a running stack. A temporary container of the guard's image makes the calls. It mounts the
+engine's socket and the socket of the guard's launch listener. It starts no container. Instead of
+`start` it measures a `stop` of a container that does not run, and a list of live run containers:
+that is what the guard adds to `start`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import report
 from cli.errors import StackError
-from cli.output import table
 from cli.stack import Stack, docker
 
 ROUNDS = 100
@@ -82,7 +81,7 @@ print(json.dumps([[launch(way) for way in ways] for _ in range(int(sys.argv[1]))
 
 
 def main() -> None:
-    """Exits with status 1 when a launch could not be made, or costs more than it may."""
+    """Exits with status 1 when a call fails or the guard adds more than LIMIT_MS."""
     stack = Stack()
     try:
         told = docker(
@@ -103,18 +102,16 @@ def main() -> None:
         )
         added = guarded - direct
         lines.append([call, f"{direct:.1f}", f"{guarded:.1f}", f"{added:.1f}"])
-    result = table(lines)
-    print(result)
-    Path(sys.argv[1]).write_text(
-        f"# The guard's cost per launch\n\n`make bench`, {os.cpu_count()} cores. Medians of"
-        f" {ROUNDS} launches each, in turn; a launch is the sum of its calls. Nothing is started:"
-        " a `stop` of what does not run, and a list of the run containers that are alive, are what"
-        " `start` costs beside the engine's own work. The guard remembers the engine's version for"
-        " half a minute.\n\n"
-        f"```\n{result}\n```\n"
+    report.write(
+        "The guard's cost per launch",
+        f"Medians of {ROUNDS} launches, alternately directly and through the guard. A launch is the"
+        " sum of its calls. No container is started. Instead of `start`, the table has a `stop` of"
+        " a container that does not run, and a list of live run containers: that is what the guard"
+        " adds to `start`. The guard caches the engine's version for half a minute.",
+        lines,
     )
     if added > LIMIT_MS:
-        sys.exit(f"bench: the guard adds {added:.1f} ms to a launch, {LIMIT_MS} are allowed")
+        sys.exit(f"bench: the guard adds {added:.1f} ms to a launch, the limit is {LIMIT_MS} ms")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
 #!/usr/bin/env python3
-"""Memory of a run that writes or reads large data by reference, as the data grows tenfold.
+"""Measures the memory of runs that write or read large data by reference, for two sizes.
 
-On a running stack with the profile `warehouse`. Each size is written by one run and read by
-another; X
+Needs a running stack with the profile `warehouse`. For each size, one run writes the data and
+another run reads it. Each run reports the most memory that its process has used.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import report
 from cli.errors import StackError
-from cli.output import table
 from cli.runs import follow
 from cli.stack import Stack
 
@@ -31,10 +30,10 @@ def peak_mib(stack: Stack, job: str, config: dict[str, Any]) -> float:
     """Runs a job to success.
 
     Returns:
-        The most memory that its process held, in MiB, as the run itself reports it.
+        The most memory that its process has used, in MiB, as the run itself reports it.
 
     Raises:
-        StackError: It did not succeed.
+        StackError: The run did not succeed.
     """
     run = stack.launch(job, config=config, location="warehouse_location")
     if follow(stack, job, run)["status"] != "SUCCESS":
@@ -62,12 +61,11 @@ def main() -> None:
     (small_write, small_read), (large_write, large_read) = peaks
     growth = f"{large_write / small_write:.2f}", f"{large_read / small_read:.2f}"
     lines.append(["ratio", f"{ROWS[1] / ROWS[0]:.0f}", *growth])
-    result = table(lines)
-    print(result)
-    Path(sys.argv[1]).write_text(
-        "# Large data by reference: memory of a run while the data grows tenfold\n\n"
-        f"`make bench`, {os.cpu_count()} cores. MiB of the run's process, its imports (pandas,"
-        f" Spark) included; a batch has 100,000 rows.\n\n```\n{result}\n```\n"
+    report.write(
+        "Large data by reference: memory of a run while the data grows tenfold",
+        "MiB of the process of the run, with its imports (pandas, Spark)."
+        " A batch has 100,000 rows.",
+        lines,
     )
 
 

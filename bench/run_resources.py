@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""What runs use: the memory, the CPU time and the time of a run of each kind.
+"""Measures memory, CPU time and duration of runs of several kinds.
 
-On a running stack with the profile `warehouse`. The engine reports once a second what a container
-uses; memory is what its processes hold, with what is in /tmp, and without the disk cache.
+Needs a running stack with the profile `warehouse`. The engine reports once a second what a
+container uses. Memory is that of its processes and of the files in /tmp, without the disk cache.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import statistics
 import sys
@@ -20,15 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import report
 from cli.errors import StackError
-from cli.output import table
 from cli.runs import follow
 from cli.stack import Stack
 
 SOCKET = "/var/run/docker.sock"
 TIMES = 3
 WAREHOUSE = "warehouse_location"
-# Label, code location, job, assets. What reads comes after what writes.
+# Label, code location, job, assets. A run that writes data comes before the one that reads it.
 KINDS = (
     ("six ops, nothing heavy imported", "code_location", "process_numbers", ()),
     ("a pickle to S3", WAREHOUSE, "__ASSET_JOB", ("s3_numbers",)),
@@ -61,16 +60,16 @@ class Use:
     cpu_seconds: float = 0
 
     def watch(self, container: str) -> None:
-        """Until the container has ended."""
+        """Records the use of a container until it has ended."""
         engine = Engine()
         engine.request("GET", f"/containers/{container}/stats?stream=true")
         for line in engine.getresponse():
             sample = json.loads(line)
             cpu = sample["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
             if self.cpu_seconds and not cpu:
-                return  # the engine goes on reporting, about nothing
+                return  # the container has ended, and the engine continues to report zeros
             details = sample.get("memory_stats", {}).get("stats", {})
-            # The names in version 1 and version 2 of control groups.
+            # The names in control groups version 1 and version 2.
             held = details.get("total_rss", details.get("anon", 0))
             files = details.get("total_shmem", details.get("shmem", 0))
             self.peak_mib = max(self.peak_mib, (held + files) / 2**20)
@@ -84,7 +83,7 @@ def measure(stack: Stack, location: str, job: str, assets: tuple[str, ...]) -> t
         What its container used, and the seconds from launch to end.
 
     Raises:
-        StackError: It did not succeed.
+        StackError: The run did not succeed.
     """
     run_id = stack.launch(job, assets, location=location)
     while not (container := stack.run_containers().get(run_id)):
@@ -112,14 +111,12 @@ def main() -> None:
             lines.append([label, f"{memory:.0f}", f"{cpu:.0f}", f"{seconds:.0f}"])
     except StackError as error:
         sys.exit(f"bench: {error}")
-    result = table(lines)
-    print(result)
-    Path(sys.argv[1]).write_text(
-        "# What runs use\n\n"
-        f"`make bench`, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}. A run has one core and"
-        f" 1 GiB (`dagster.yaml`). {TIMES} runs of each kind: the highest memory, the median CPU"
-        " time, the median time. Memory is what the container's processes and its /tmp hold,"
-        f" sampled once a second, without the disk cache.\n\n```\n{result}\n```\n"
+    report.write(
+        "What runs use",
+        f"A run has one core and 1 GiB (`dagster.yaml`). {TIMES} runs of each kind: the highest"
+        " memory, the median CPU time and the median duration. Memory is that of the container's"
+        " processes and of the files in its /tmp, sampled once a second, without the disk cache.",
+        lines,
     )
 
 

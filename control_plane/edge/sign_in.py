@@ -298,7 +298,7 @@ def _page(title: str, fields: str, status: int = 200) -> web.Response:
 
 
 async def _announce(_: web.Application) -> AsyncIterator[None]:
-    """Says where and how to sign in, once the edge answers: `docker compose up` ends with it."""
+    """Prints where and how to sign in when the edge answers. `docker compose up` ends with it."""
 
     async def say_when_ready() -> None:
         await edge_answers()
@@ -315,7 +315,7 @@ async def _announce(_: web.Application) -> AsyncIterator[None]:
 
 
 def main() -> None:
-    """Serves until stopped."""
+    """Serves until it is stopped."""
     users = {user: (PASSWORDS / user).read_text().strip() for user in GROUPS}
     sign_in = SignIn(users, f"{os.environ['STACK_NAME']}-session", os.environ["UI_URL"])
     application = sign_in.application()

@@ -90,8 +90,8 @@ class Engine:
             cookie_jar=DummyCookieJar(),
         )
         self.runs = runs
-        self.told: dict[str, str] = {}
-        self.told_at = 0.0
+        self.known_version: dict[str, str] = {}
+        self.version_read_at = 0.0
 
     async def ask(
         self, method: str, path: str, body: object = None, wait: int = 0, **query: str
@@ -114,13 +114,15 @@ class Engine:
 
     async def version(self, _: re.Match[str], __: bytes) -> Answer:
         """The versions from which a client chooses an API version."""
-        if not self.told or monotonic() - self.told_at > VERSION_SECONDS:
-            told = (await self.ask("GET", "/version"))[1]
-            self.told = {name: told[name] for name in ("Version", "ApiVersion", "MinAPIVersion")}
-            self.told_at = monotonic()
-        return 200, self.told
+        if not self.known_version or monotonic() - self.version_read_at > VERSION_SECONDS:
+            found = (await self.ask("GET", "/version"))[1]
+            self.known_version = {
+                name: found[name] for name in ("Version", "ApiVersion", "MinAPIVersion")
+            }
+            self.version_read_at = monotonic()
+        return 200, self.known_version
 
-    async def own(self, identifier: str) -> dict[str, Any]:
+    async def find_run_container(self, identifier: str) -> dict[str, Any]:
         """A run container of this stack, reduced to the fields that the launcher reads.
 
         Raises:
@@ -137,7 +139,7 @@ class Engine:
 
     async def inspect(self, path: re.Match[str], _: bytes) -> Answer:
         """State and image of a run container, without its environment."""
-        return 200, await self.own(path["id"])
+        return 200, await self.find_run_container(path["id"])
 
     async def containers(
         self, labels: Mapping[str, str], states: Sequence[str] = ()
@@ -150,7 +152,7 @@ class Engine:
             raise OSError(f"{status} to a list of containers")
         return found
 
-    async def room(self) -> None:
+    async def check_limit(self) -> None:
         """Raises Refused when the number of live run containers has reached the limit."""
         alive = await self.containers(self.runs.policy.labels, ALIVE)
         if len(alive) >= self.runs.limit:
@@ -170,10 +172,10 @@ class Engine:
             if RUN_LABEL not in one["Labels"]
         }
         for service in self.runs.locations & servers.keys():
-            await self._learn(service, servers[service]["Id"])
+            await self._remember_image(service, servers[service]["Id"])
         return {k: v for _, images in self.runs.images.values() for k, v in images.items()}
 
-    async def _learn(self, service: str, identifier: str) -> None:
+    async def _remember_image(self, service: str, identifier: str) -> None:
         if self.runs.images.get(service, ("", {}))[0] == identifier:
             return
         status, server = await self.ask("GET", f"/containers/{identifier}/json")
@@ -191,8 +193,8 @@ class Engine:
         return await asyncio.shield(work)
 
     async def _start(self, identifier: str) -> Answer:
-        await self.own(identifier)
-        await self.room()
+        await self.find_run_container(identifier)
+        await self.check_limit()
         return await self.ask("POST", f"/containers/{identifier}/start")
 
     def _started(self, work: asyncio.Future[Answer]) -> None:
@@ -205,7 +207,7 @@ class Engine:
         seconds = int(path["seconds"] or min(DOCKER_STOP_SECONDS, self.runs.policy.stop_seconds))
         if seconds > self.runs.policy.stop_seconds:
             raise Refused(f"t={seconds}: at most {self.runs.policy.stop_seconds} (stop_timeout)")
-        await self.own(path["id"])
+        await self.find_run_container(path["id"])
         where = f"/containers/{path['id']}/stop"
         return await self.ask("POST", where, wait=seconds, t=str(seconds))
 
@@ -213,7 +215,7 @@ class Engine:
         """Creates a run container by the policy, from an image that a code location runs."""
         wanted = self.runs.policy.rebuild(body)
         # `start` checks the limit again. Here it prevents containers that could not be started.
-        images, *_rest = await asyncio.gather(self.images(), self.room())
+        images, *_rest = await asyncio.gather(self.images(), self.check_limit())
         if wanted["Image"] not in images:
             raise Refused(f"image {wanted['Image']!r} is not one that a code location runs")
         wanted["Image"] = images[wanted["Image"]]
@@ -344,7 +346,7 @@ async def _body(request: web.BaseRequest) -> bytes:
     return body
 
 
-def _in_one_line(record: logging.LogRecord) -> bool:
+def _shorten_record(record: logging.LogRecord) -> bool:
     """Shortens aiohttp's log record about a request that is not HTTP (status 400)."""
     error = record.exc_info and record.exc_info[1]
     if isinstance(error, HttpProcessingError):
@@ -353,7 +355,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-logging.getLogger("aiohttp.server").addFilter(_in_one_line)
+logging.getLogger("aiohttp.server").addFilter(_shorten_record)
 
 
 async def listen(listener: Listener, path: Path) -> web.ServerRunner:

@@ -107,17 +107,17 @@ class Webserver(DagsterWebserver[WorkspaceProcessContext, Any]):
         return await super().download_debug_file_endpoint(request)
 
     async def report_asset_materialization_endpoint(self, request: Request) -> JSONResponse:
-        """Takes a report, where that is switched on."""
+        """Accepts an asset report if ALLOW_ASSET_REPORTS is 1."""
         await self._check_report(request)
         return await super().report_asset_materialization_endpoint(request)
 
     async def report_asset_check_endpoint(self, request: Request) -> JSONResponse:
-        """Takes a report, where that is switched on."""
+        """Accepts an asset report if ALLOW_ASSET_REPORTS is 1."""
         await self._check_report(request)
         return await super().report_asset_check_endpoint(request)
 
     async def report_asset_observation_endpoint(self, request: Request) -> JSONResponse:
-        """Takes a report, where that is switched on."""
+        """Accepts an asset report if ALLOW_ASSET_REPORTS is 1."""
         await self._check_report(request)
         return await super().report_asset_observation_endpoint(request)
 

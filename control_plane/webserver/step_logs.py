@@ -178,7 +178,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
     def get_log_keys_for_log_key_prefix(
         self, log_key_prefix: Sequence[str], io_type: ComputeIOType
     ) -> Sequence[list[str]]:
-        """Returns none: Dagster needs this for logs of backfills only, which are off."""
+        """Returns no keys: Dagster needs them only for logs of backfills, which are off."""
         return []
 
     def subscribe(

@@ -4,8 +4,8 @@
     fetch_jars.py LOCK FOLDER      environment: MAVEN_REPOSITORY; secret: ca_bundle (may be empty)
 
 Each line of the lock is GROUP:ARTIFACT:VERSION SHA-256. A jar with another checksum ends the build.
-A repository that cannot be reached, or lacks the jar, does not: the build goes on without the jar,
-and what needs it says so when it runs.
+If the repository cannot be reached or does not have the jar, the build continues without the jar.
+Code that needs the jar then fails with a message that names it.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ SECONDS = 60
 
 
 class WrongChecksum(Exception):
-    """A jar is not the one that was locked."""
+    """A jar differs from the one in the lock."""
 
 
 def wanted(lock: str) -> list[tuple[str, str]]:
-    """Coordinates and checksum of each jar in a lock file's text."""
+    """The coordinates and the checksum of each jar in the text of a lock."""
     lines = [line.split() for line in lock.splitlines() if line and not line.startswith("#")]
     return [(coordinates, checksum) for coordinates, checksum in lines]
 
 
 def path_of(coordinates: str) -> str:
-    """Where a Maven repository keeps the jar with these coordinates."""
+    """The path of the jar with these coordinates in a Maven repository."""
     group, artifact, version = coordinates.split(":")
     return f"{group.replace('.', '/')}/{artifact}/{version}/{artifact}-{version}.jar"
 
 
 def trusted() -> ssl.SSLContext:
-    """The host's authorities where the build was given them, else those of the image."""
+    """Trusts the authorities that the build was given, or else those of the image."""
     given = CA_BUNDLE.is_file() and CA_BUNDLE.stat().st_size > 0
     return ssl.create_default_context(cafile=str(CA_BUNDLE) if given else None)
 
 
 def fetch(repository: str, coordinates: str, checksum: str, folder: Path) -> None:
-    """Puts a jar into the folder.
+    """Downloads a jar into the folder.
 
     Raises:
-        OSError, HTTPException: The repository cannot be reached, or does not have the jar.
-        WrongChecksum: It has another one.
+        OSError, HTTPException: The repository cannot be reached or does not have the jar.
+        WrongChecksum: The jar differs from the lock.
     """
     path = path_of(coordinates)
     url = f"{repository.rstrip('/')}/{path}"
@@ -66,7 +66,7 @@ def fetch(repository: str, coordinates: str, checksum: str, folder: Path) -> Non
 
 
 def main() -> None:
-    """Exits with 1 and one line when a checksum is wrong."""
+    """Exits with status 1 and one line when a checksum is wrong."""
     lock, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     repository = os.environ.get("MAVEN_REPOSITORY", "")

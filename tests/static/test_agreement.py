@@ -333,7 +333,8 @@ def test_the_networks_are_those_described():
 
 
 def test_what_losing_a_volume_costs_is_described():
-    rows = re.findall(r"^\| (`.*) \| .* \| .* \|$", text("docs/operations.md"), re.M)
+    page = text("docs/how-to/keep-or-delete-history.md")
+    rows = re.findall(r"^\| (`.*) \| .* \| .* \|$", page, re.M)
     assert set(COMPOSE["volumes"]) == set(re.findall(r"`([a-z0-9-]+)`", " ".join(rows)))
 
 

@@ -1,4 +1,4 @@
-"""The code location: everything found below defs/. To add a workflow, add a file there."""
+"""Collects everything below defs/. To add a workflow, add a file there."""
 
 from pathlib import Path
 

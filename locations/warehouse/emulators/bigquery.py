@@ -1,7 +1,7 @@
-"""Starts the BigQuery emulator, with faults of bqemulator 1.4 mended and TLS for its gRPC API.
+"""Starts the BigQuery emulator, with corrections for bqemulator 1.4 and TLS for its gRPC API.
 
-Each mend can be deleted when a release has it. The one for uploads is jjviscomi/bqemulator#266
-(open). The others are what Spark's connector needs.
+Each correction can be deleted when a release contains it. The one for uploads is
+jjviscomi/bqemulator#266 (open). Spark's connector needs the others.
 """
 
 import re
@@ -27,11 +27,11 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# Spark's connector speaks nothing but TLS. This port authenticates no one and protects nothing:
-# the certificate is made at each start, and clients trust the one that they are shown.
+# Spark's connector supports only TLS. This port protects nothing: the certificate is new at each
+# start, and clients trust any certificate.
 TLS_PORT = 9061
 PROJECT = "dagster"
-# Why a query failed, by the id of its job.
+# The reason why a query failed, by the ID of its job.
 FAILED: dict[str | None, str] = {}
 
 
@@ -56,16 +56,16 @@ def grpc_server_with_tls(context: AppContext) -> tuple[grpc.aio.Server, int]:
 
 
 class Requests:
-    """What the emulator overlooks in a request."""
+    """Middleware that corrects how the emulator treats requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on under the method that its header names, if it is for our project.
+        """Applies the header x-http-method-override, and refuses other projects.
 
-        Google's Java client sends PATCH as POST with that header, and the emulator answers 405.
-        The emulator takes any project for one of its own; BigQuery refuses those that it lacks.
+        Google's Java client sends PATCH as POST with that header. The emulator answers 405. The
+        emulator accepts any project, but BigQuery refuses projects that do not exist.
         """
         headers = dict(scope.get("headers", ()))
         if method := headers.get(b"x-http-method-override"):
@@ -79,7 +79,7 @@ class Requests:
 
 
 def app_with_requests_mended(context: AppContext) -> FastAPI:
-    """The emulator's REST API."""
+    """The emulator's REST API, with that middleware."""
     app = create_app(context)
     app.add_middleware(Requests)
     return app
@@ -88,7 +88,7 @@ def app_with_requests_mended(context: AppContext) -> FastAPI:
 async def query_into_its_table(
     project: str, job: str, config: dict[str, Any], *, dry_run: bool, **rest: object
 ) -> JobMeta | dict[str, Any]:
-    """The emulator accepts a query's destinationTable and writes nothing there."""
+    """Writes the result to destinationTable, which the emulator ignores."""
     query, table = config["query"], config["query"].get("destinationTable")
     if table and not dry_run:
         name = ".".join((table.get("projectId", project), table["datasetId"], table["tableId"]))
@@ -101,19 +101,19 @@ async def query_into_its_table(
 
 
 def why_there_is_no_result(resource: ResourceRef) -> Exception:
-    """Asked for the result of a query that failed, the emulator says that there is no such job."""
+    """The error for the result of a failed query. The emulator would report a missing job."""
     if reason := FAILED.get(resource.resource_id):
         return InvalidQueryError(reason)
     return resource_not_found(resource)
 
 
 def schema_message(schema: pa.Schema) -> bytes:
-    """The schema alone. The emulator ends it with the end-of-stream mark, and no row is read."""
+    """The schema alone. The emulator adds an end-of-stream mark, and clients then read no row."""
     return schema.serialize().to_pybytes()
 
 
 def schema_with_fields(table: TableMeta) -> pa.Schema:
-    """A table's schema; over the Storage Write API the emulator forgets the fields of a STRUCT."""
+    """The schema of a table. In the Storage Write API the emulator drops the fields of a STRUCT."""
     return tabledata._build_arrow_schema(tabledata._fields_raw_from_schema(table.schema_.fields))
 
 

@@ -1,4 +1,4 @@
-"""The second code location: what needs heavy packages, in an image of its own."""
+"""The second code location: assets that need heavy packages, in a separate image."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Data in partitions: one per day, each materialized by a run of its own, or all by a backfill."""
+"""Partitioned data: one partition for each day. A run materializes one, a backfill many."""
 
 from dagster import AssetSelection, DailyPartitionsDefinition, asset, define_asset_job
 

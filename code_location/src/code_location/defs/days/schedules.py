@@ -1,4 +1,4 @@
-"""When: each night at one, the partition of the day before."""
+"""A schedule: every night at one, it materializes the partition of the day before."""
 
 from dagster import build_schedule_from_partitioned_job
 

@@ -1,4 +1,4 @@
-"""A file that arrives becomes a run."""
+"""The job that processes one file of the inbox."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from dagster import Config, OpExecutionContext, job, op
 
 
 class InboxFile(Config):
-    """Which file: its path in the inbox volume."""
+    """The path of the file on the volume `inbox`."""
 
     path: str
 

@@ -1,7 +1,8 @@
-"""Looks for new files in the inbox volume and asks for a run for each, once.
+"""A sensor that requests one run for each new file on the volume `inbox`.
 
-The cursor says up to when files have been seen, and which were seen last; the run key says
-which file. So a tick that died half-way is repeated without asking for any run twice.
+The cursor contains the time of the newest file that the sensor has seen, and the files that it
+saw last. The run key identifies the file. If a tick fails half-way, the next one repeats it, and no
+file gets a second run.
 """
 
 import json
@@ -14,23 +15,24 @@ from dagster import RunConfig, RunRequest, SensorResult, SkipReason, sensor
 from code_location.defs.inbox.jobs import InboxFile, process_inbox_file
 
 INBOX = Path(os.environ.get("INBOX", "/var/lib/dagster/inbox"))
-# A file that changed within the last second may still be being written.
+# A program may still be writing a file that changed within the last second.
 SETTLED_SECONDS = 1
-# Files are ordered by when they arrived, in ticks of the kernel's clock: several can share one, and
-# one that is not there yet can be older than one that is. So the last seconds are looked at again.
+# The sensor orders files by their time of arrival, in ticks of the kernel's clock. Several files
+# can have the same time, and a file can appear with an older time than a file before it. Each
+# evaluation therefore looks at the last seconds again.
 OVERLAP_SECONDS = 5
-# Per tick; the rest waits for the next, so that a tick stays far below its time limit.
+# The most files in one tick. The rest waits for the next tick, which keeps each tick short.
 BATCH = 50
 
 
 @sensor(
     job=process_inbox_file,
     minimum_interval_seconds=5,
-    description="A run for every new file in the inbox; names beginning with a dot are left alone",
+    description="Request a run for every new file in the inbox, except names that begin with a dot",
 )
 def inbox_files(context):
     if not INBOX.is_dir():
-        return SkipReason(f"there is no {INBOX}: set INBOX to a folder")
+        return SkipReason(f"the folder {INBOX} does not exist: set INBOX")
     cursor = json.loads(context.cursor or '{"until": 0, "seen": []}')
     horizon = cursor["until"] - OVERLAP_SECONDS
     seen = set(cursor["seen"])

@@ -1,4 +1,4 @@
-"""Telling people: an action, not data, and so an op and not an asset."""
+"""Notifications. They produce no data, so they are an op and not an asset."""
 
 import requests
 from dagster import (
@@ -16,18 +16,18 @@ from dagster import (
 
 
 class Webhook(ConfigurableResource):
-    """An HTTP endpoint that takes JSON, as chat programs offer."""
+    """An HTTP endpoint that accepts JSON, such as the webhook of a chat program."""
 
     url: str
     timeout_seconds: float = 10
 
     def post(self, message: dict[str, str]) -> None:
-        """Posts; raises requests.RequestException when the endpoint does not take it."""
+        """Posts a message. Raises requests.RequestException when the endpoint refuses it."""
         requests.post(self.url, json=message, timeout=self.timeout_seconds).raise_for_status()
 
 
 class Message(Config):
-    """What is posted."""
+    """The JSON object that is posted."""
 
     text: str
     job: str = ""
@@ -37,9 +37,9 @@ class Message(Config):
 
 
 @op(
-    description="Post a message to the webhook; without one, log it",
+    description="Post a message to the webhook, or log it if no webhook is set",
     tags={"domain": "notifications"},
-    # A webhook that is down for a minute loses nothing.
+    # The retries take most of a minute, so a short outage of the webhook loses no message.
     retry_policy=RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL),
 )
 def post_message(context: OpExecutionContext, config: Message, webhook: Webhook) -> None:

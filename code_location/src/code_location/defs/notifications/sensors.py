@@ -1,7 +1,7 @@
-"""What people want to be told.
+"""Sensors that send notifications.
 
-The sensors only ask for a run of `notify`: posting happens in that run's container, where a webhook
-that is slow or down holds up nobody else.
+They only request a run of `notify`. The container of that run posts the message, so a webhook that
+is slow or down does not delay other sensors.
 """
 
 import os
@@ -18,12 +18,12 @@ def request(run_key: str, message: Message) -> RunRequest:
 @run_failure_sensor(
     request_job=notify,
     minimum_interval_seconds=10,
-    description="Tell which run failed, why, and where to look",
+    description="Send the job, the error and the link of each failed run",
 )
 def failed_runs(context):
     run = context.dagster_run
     if run.job_name == notify.name:
-        return SkipReason("a notification that could not be posted is not announced by another")
+        return SkipReason("no notification about a failed notification")
     steps = context.get_step_failure_events()
     error = steps[0].step_failure_data.error if steps else None
     reason = (error.cause or error).message if error else context.failure_event.message
@@ -43,7 +43,7 @@ def failed_runs(context):
     asset_key=AssetKey("summed_two_sums"),
     job=notify,
     minimum_interval_seconds=10,
-    description="Tell that the numbers have been summed",
+    description="Send a message when the numbers were summed",
 )
 def summed_numbers(context, asset_event):
     return request(

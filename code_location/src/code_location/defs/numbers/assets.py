@@ -1,4 +1,4 @@
-"""Data: the same computation as assets, and the job that materializes all of them."""
+"""Data: the same computation as assets, and a job that materializes all of them."""
 
 from dagster import AssetSelection, asset, define_asset_job
 

@@ -1,4 +1,4 @@
-"""Whether the data is what it should be: shown beside the asset, after each materialization."""
+"""A check of the data after each materialization. The UI shows the result beside the asset."""
 
 from dagster import AssetCheckResult, AssetIn, asset_check
 
@@ -7,7 +7,7 @@ from code_location.defs.numbers.assets import summed_two_sums
 
 @asset_check(
     asset=summed_two_sums,
-    description="The two sums add up to the sum of the numbers they were made from",
+    description="The two sums add up to the sum of all numbers",
     additional_ins={"generated_numbers": AssetIn("generated_numbers")},
 )
 def sums_add_up(summed_two_sums, generated_numbers):

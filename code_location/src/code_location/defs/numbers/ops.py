@@ -1,4 +1,4 @@
-"""Actions: the ops, and the job that puts them together."""
+"""Actions: the ops, and the job that connects them."""
 
 from dagster import job, op
 

@@ -1,4 +1,4 @@
-"""When: both jobs every minute, once somebody has switched the schedules on."""
+"""Schedules: each job runs every minute after its schedule has been switched on."""
 
 from dagster import ScheduleDefinition
 

@@ -1,4 +1,4 @@
-"""An asset made of several ops, and one that materializes itself when its input changes."""
+"""An asset of several ops, and one that Dagster materializes when its input changes."""
 
 from dagster import AssetExecutionContext, AutomationCondition, asset, graph_asset, op
 
@@ -21,7 +21,7 @@ def describe(how_many: int, smallest_and_largest: tuple[int, int]) -> str:
 
 @graph_asset(
     group_name="report",
-    description="The generated numbers in a sentence; too much work for one function",
+    description="The generated numbers in a sentence, computed in several steps",
     kinds={"python"},
     owners=["team:numbers"],
     tags={"domain": "numbers"},
@@ -32,7 +32,7 @@ def numbers_report(generated_numbers):
 
 @asset(
     group_name="report",
-    description="The sum in words; materialized whenever the sum has been, no schedule needed",
+    description="The sum in words, materialized after each new sum without a schedule",
     kinds={"python"},
     owners=["team:numbers"],
     tags={"domain": "numbers"},

@@ -1,6 +1,6 @@
-"""Large data by reference: the data goes to the store as Parquet, its path through the I/O manager.
+"""Large data by reference: the data is in the store as Parquet, and only its path is the asset.
 
-Neither side ever holds more than a batch of it, so memory stays flat while the data grows
+Writer and reader hold one batch at a time, so their memory does not grow with the data
 (bench/large_data.py).
 """
 
@@ -27,8 +27,8 @@ def store() -> S3FileSystem:
     s3 = settings()["s3"]
     if "endpoint_url" not in s3:
         return S3FileSystem(region=s3["region"])
-    # By default Amazon's client sends checksums behind the data and no length before it, which
-    # servers other than Amazon's answer with 411.
+    # By default the AWS client sends the checksum after the data and no length before it. Other
+    # servers answer that with 411.
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     scheme, _, endpoint = s3["endpoint_url"].partition("://")
     return S3FileSystem(
@@ -37,13 +37,13 @@ def store() -> S3FileSystem:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held, in MiB."""
+    """The most memory that this process has used so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @asset(
     group_name="large",
-    description="Where a table of many numbers is, in Parquet; not the table",
+    description="The path of a large table in Parquet, not the table itself",
     kinds={"parquet", "s3"},
     owners=["team:numbers"],
 )
@@ -60,12 +60,12 @@ def large_table(context, config: Size) -> str:
 
 @asset(
     group_name="large",
-    description="The table's sum, read a batch at a time",
+    description="The sum of the table, read in batches",
     kinds={"parquet", "s3"},
     owners=["team:numbers"],
 )
 def large_sum(context, large_table: str) -> int:
-    # Not pyarrow.dataset: it reads ahead, and held twice as much for ten times the data.
+    # Not pyarrow.dataset: it reads ahead. For ten times the data it used twice the memory.
     with store().open_input_file(large_table) as file:
         batches = pq.ParquetFile(file, pre_buffer=False).iter_batches(BATCH_ROWS)
         total = sum(batch.column("number").to_numpy().sum() for batch in batches)
@@ -77,5 +77,5 @@ large_write = define_asset_job(
     "large_write", selection="large_table", description="Write the large table"
 )
 large_read = define_asset_job(
-    "large_read", selection="large_sum", description="Read the large table, a batch at a time"
+    "large_read", selection="large_sum", description="Read the large table in batches"
 )

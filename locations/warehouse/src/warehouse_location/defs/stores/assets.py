@@ -1,4 +1,4 @@
-"""A pair of assets for each I/O manager: one run writes the first, another reads it."""
+"""Two assets for each I/O manager: one run writes the first, another run reads it."""
 
 from decimal import Decimal
 from functools import partial
@@ -22,7 +22,7 @@ from warehouse_location.defs.stores.spark import Spark
 
 
 def pickled_pair(manager: str) -> list[AssetsDefinition]:
-    """A list and its sum, through an I/O manager that stores any Python value."""
+    """A list and its sum, for an I/O manager that can store any Python value."""
 
     @asset(
         name=f"{manager}_numbers",
@@ -51,7 +51,7 @@ def pickled_pair(manager: str) -> list[AssetsDefinition]:
     return [numbers, total]
 
 
-# `io_manager` is the one that stores.toml names as default.
+# `io_manager` is the default that stores.toml sets.
 pickled = [
     definition
     for manager in ("filesystem", "in_memory", "s3", "gcs", "io_manager")
@@ -96,7 +96,7 @@ def pyspark_sum(context, pyspark_numbers: DataFrame) -> DataFrame:
     return total
 
 
-# Types that both Spark and BigQuery have.
+# The types that both Spark and BigQuery support.
 EVERY_TYPE = (
     "day timestamp, number bigint, half double, label string, even boolean, date date,"
     " price decimal(10, 2), raw binary, pair array<bigint>, part struct<name: string, size: bigint>"
@@ -104,7 +104,7 @@ EVERY_TYPE = (
 
 
 class Size(Config):
-    """How many rows a day has."""
+    """The number of rows for each day."""
 
     rows: int = 3
 
@@ -112,7 +112,7 @@ class Size(Config):
 @bigquery_pyspark(
     partitions_def=DailyPartitionsDefinition(start_date="2026-01-01"),
     metadata={"partition_expr": "day"},
-    description="Rows of every type, a partition of the table for each day",
+    description="Rows with every type; each day is a partition of the table",
 )
 def pyspark_days(context, config: Size, spark: Spark) -> DataFrame:
     day = context.partition_time_window.start
@@ -134,7 +134,7 @@ def pyspark_days(context, config: Size, spark: Spark) -> DataFrame:
     return spark.session().createDataFrame(rows, EVERY_TYPE)
 
 
-@bigquery_pyspark(description="How many rows each day has, read back from there")
+@bigquery_pyspark(description="The number of rows for each day, read back from BigQuery")
 def pyspark_days_counted(context, pyspark_days: DataFrame) -> DataFrame:
     counted = pyspark_days.groupBy(to_date("day").alias("day")).count().orderBy("day")
     context.add_output_metadata(
@@ -147,12 +147,13 @@ def pyspark_days_counted(context, pyspark_days: DataFrame) -> DataFrame:
     return counted
 
 
-# Which I/O manager works when steps run in processes of their own (docs/architecture.md).
+# These jobs show which I/O managers work when each step has its own process
+# (docs/how-to/warehouse-location.md).
 several_processes = [
     define_asset_job(
         f"{manager}_in_several_processes",
         selection=[f"{manager}_numbers", f"{manager}_sum"],
-        description=f"Both assets of {manager}, each step in a process of its own",
+        description=f"Both assets of {manager}, with a process for each step",
         executor_def=multiprocess_executor,
     )
     for manager in ("filesystem", "in_memory", "s3", "gcs", "pandas", "pyspark")

@@ -1,7 +1,7 @@
-"""BigQuery's I/O managers, made to fail in seconds and to say which store failed.
+"""I/O managers for BigQuery that fail in seconds and name the store that failed.
 
-Google's Python client repeats a request that finds no server for ten minutes. The Java client in
-Spark's connector does so for twenty. Spark's reason stands below a hundred lines of Java.
+If no server answers, Google's Python client repeats a request for ten minutes, and the Java client
+in Spark's connector for twenty. Spark prints the reason below a hundred lines of Java.
 """
 
 import threading
@@ -19,16 +19,16 @@ from requests import RequestException
 
 from warehouse_location.defs.stores.spark import Spark, require_bigquery_connector
 
-# How classes of Google's client are named inside the connector.
+# The prefix of the classes of Google's client inside the connector.
 REPACKAGED = "com.google.cloud.spark.bigquery.repackaged."
 ANSWER_SECONDS = 10
 WATCH_SECONDS = 5
-# One that is missed may be the network's fault.
+# Not one: a single missing answer can be a fault of the network.
 ANSWERS_MISSED = 3
 
 
 class BigQuery(IOManager):
-    """Passes values on to Dagster's I/O manager once BigQuery has answered."""
+    """Calls Dagster's I/O manager after BigQuery has answered a test query."""
 
     def __init__(self, manager: IOManager, project: str, dataset: str, spark: Spark | None) -> None:
         self.manager = manager
@@ -55,7 +55,7 @@ class BigQuery(IOManager):
             yield
             return
         try:
-            # Dagster's I/O manager takes the session that there is, or starts one as Spark has it.
+            # Dagster's I/O manager uses the session that exists, or starts one.
             with ended_with_bigquery(self.spark.session().sparkContext, self.project):
                 yield
         except Py4JJavaError as error:
@@ -74,7 +74,7 @@ class BigQueryPandas(BigQueryPandasIOManager):
 
 
 class BigQuerySpark(BigQueryPySparkIOManager):
-    """BigQueryPySparkIOManager with the session of the resource Spark and its errors named."""
+    """BigQueryPySparkIOManager that uses the resource Spark and names the store in its errors."""
 
     spark: ResourceDependency[Spark]
 
@@ -85,14 +85,14 @@ class BigQuerySpark(BigQueryPySparkIOManager):
 
 
 def table(context: InputContext | OutputContext) -> str:
-    """What a value is called, of an asset or an op."""
+    """The name of an asset, or of the output of an op."""
     return context.asset_key.path[-1] if context.has_asset_key else context.name
 
 
 def ask(project: str) -> None:
-    """Asks for a query to be checked, which costs nothing; once, and not for ten minutes.
+    """Asks BigQuery once to check a query, which costs nothing.
 
-    Raises Failure when nothing answers, or BigQuery refuses.
+    Raises Failure when BigQuery does not answer or refuses the query.
     """
     only_check = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
     client = bigquery.Client(project=project)
@@ -106,9 +106,9 @@ def ask(project: str) -> None:
 
 @contextmanager
 def ended_with_bigquery(spark: SparkContext, project: str) -> Iterator[None]:
-    """Ends Spark's work when BigQuery stops answering. Raises Failure then.
+    """Cancels Spark's jobs and raises Failure when BigQuery stops answering.
 
-    The connector repeats a request to write for twenty minutes, and has no option for that.
+    The connector repeats a write request for twenty minutes and has no option to change that.
     """
     done = threading.Event()
     missed: list[Failure] = []
@@ -137,7 +137,7 @@ def ended_with_bigquery(spark: SparkContext, project: str) -> Iterator[None]:
 
 
 def root_cause(error: Py4JJavaError) -> str:
-    """The Java exception that caused all others, in one line."""
+    """The first cause of a Java exception, in one line."""
     cause = error.java_exception
     while cause.getCause() is not None:
         cause = cause.getCause()

@@ -1,4 +1,4 @@
-"""The I/O managers, from stores.toml; which of them an asset uses is configuration, not code."""
+"""Creates the I/O managers from stores.toml. The default one is set there, not in code."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from warehouse_location.defs.stores.spark import Spark
 
 
 class InMemoryWithinOneProcess(InMemoryIOManager):
-    """InMemoryIOManager that says why a value is not there; the original says KeyError."""
+    """InMemoryIOManager that explains why a value is missing."""
 
     def load_input(self, context: InputContext) -> object:
         """Raises DagsterInvariantViolationError where the original raises KeyError."""
@@ -39,9 +39,9 @@ class InMemoryWithinOneProcess(InMemoryIOManager):
 
 
 def managers(config: Mapping[str, Any], spark: Spark) -> dict[str, Any]:
-    """Every I/O manager by its name in stores.toml.
+    """Every I/O manager, by its name in stores.toml.
 
-    Google's clients find an emulator through the environment only.
+    Google's clients accept the address of an emulator only from the environment.
     """
     s3, gcs, bigquery = config["s3"], config["gcs"], config["bigquery"]
     if "emulator" in gcs:
@@ -71,7 +71,7 @@ def managers(config: Mapping[str, Any], spark: Spark) -> dict[str, Any]:
 
 
 def _nobody() -> str:
-    """Credentials that are none, for the emulator; valid for ever, so that none are fetched."""
+    """Empty credentials for the emulator. They never expire, so the client does not renew them."""
     none = "none"
     nobody = {"type": "authorized_user", "client_id": none, "client_secret": none}
     nobody |= {"refresh_token": none, "token": none, "expiry": "2099-01-01T00:00:00Z"}

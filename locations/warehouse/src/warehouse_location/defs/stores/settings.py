@@ -1,4 +1,4 @@
-"""What stores.toml says."""
+"""Reads stores.toml."""
 
 import tomllib
 from pathlib import Path

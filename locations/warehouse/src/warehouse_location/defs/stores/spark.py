@@ -1,4 +1,4 @@
-"""The Spark session, and what Spark needs to reach BigQuery."""
+"""The Spark session, and its settings for BigQuery."""
 
 import os
 import ssl
@@ -14,21 +14,21 @@ from pyspark.sql import SparkSession
 
 from warehouse_location.defs.stores.settings import settings
 
-# Jars in this folder of the image are on Spark's class path.
+# The jars in this folder of the image are on Spark's class path.
 JARS = Path(os.environ.get("SPARK_JARS", "/opt/spark-jars"))
 CONNECT_SECONDS = 10
 
 
 class Spark(ConfigurableResource):
-    """A Spark session inside the run's own process."""
+    """A Spark session inside the process of the run."""
 
     driver_memory: str = "512m"
-    # A short run takes less CPU time and memory without Java's second compiler. A computation of
-    # many minutes is quicker with it: set this to nothing.
+    # Without Java's second compiler, a short run uses less CPU time and memory. With it, a
+    # computation of many minutes is faster: set this to an empty string.
     java_options: str = "-XX:TieredStopAtLevel=1"
 
     def session(self) -> SparkSession:
-        """The one session of this process, started when it is first asked for.
+        """The only session of this process. The first call starts it.
 
         Raises Failure when the Storage API of a local BigQuery does not answer.
         """
@@ -41,7 +41,7 @@ class Spark(ConfigurableResource):
             "spark.driver.host": "127.0.0.1",
             "spark.driver.memory": self.driver_memory,
             "spark.driver.extraJavaOptions": self.java_options,
-            # Not spark.jars: Spark copies those into /tmp, which is the run's memory.
+            # Not spark.jars: Spark would copy those into /tmp, which is memory of the run.
             "spark.driver.extraClassPath": f"{JARS}/*",
         }
         bigquery = settings()["bigquery"]
@@ -59,27 +59,27 @@ def has_bigquery_connector() -> bool:
 
 
 def require_bigquery_connector() -> None:
-    """Raises Failure, with what to do, when Spark could not reach BigQuery.
+    """Raises Failure, with the remedy, when Spark has no connector to BigQuery.
 
-    Spark itself says DATA_SOURCE_NOT_FOUND below a hundred lines of Java.
+    Spark itself prints DATA_SOURCE_NOT_FOUND below a hundred lines of Java.
     """
     if not has_bigquery_connector():
         raise Failure(
             f"Spark cannot reach BigQuery: there is no connector in {JARS}. The build of this image"
-            " reached no Maven repository that has it. Set MAVEN_REPOSITORY to one that has the jar"
-            " in locations/warehouse/jars.lock, and build the image again.",
+            " could not reach a Maven repository. Set MAVEN_REPOSITORY to a repository with the jar"
+            " of locations/warehouse/jars.lock, and build the image again.",
             allow_retries=False,
         )
 
 
 def connector_options(bigquery: Mapping[str, Any]) -> dict[str, str]:
-    """The connector's options, as Spark's configuration.
+    """The options of the connector, as Spark's configuration.
 
-    Dagster's I/O manager passes none but the table; all else has to be in here.
+    Dagster's I/O manager passes only the table. All other options must be here.
     """
     options = {
         "parentProject": bigquery["project"],
-        # The defaults take minutes to give up on a store that does not answer.
+        # With the defaults, the connector waits minutes for a store that does not answer.
         "httpMaxRetry": "2",
         "httpConnectTimeout": str(CONNECT_SECONDS * 1000),
         "createReadSessionTimeoutInSeconds": str(3 * CONNECT_SECONDS),
@@ -89,16 +89,16 @@ def connector_options(bigquery: Mapping[str, Any]) -> dict[str, str]:
             "bigQueryHttpEndpoint": bigquery["emulator"],
             "bigQueryStorageGrpcEndpoint": bigquery["storage_emulator"],
             "gcpAccessToken": "none",
-            # DataFrame.count() would read the table of a query's results, which bqemulator lacks.
+            # DataFrame.count() would read the table with a query's results, which bqemulator lacks.
             "optimizedEmptyProjection": "false",
         }
     return {f"spark.datasource.bigquery.{name}": value for name, value in options.items()}
 
 
 def trust_store(address: str) -> Path:
-    """A Java trust store with the certificate that the server at this address shows.
+    """A Java trust store with the certificate that the server at this address presents.
 
-    For the emulator: its TLS is there because the connector speaks nothing else.
+    Only for the emulator. It has TLS because the connector supports nothing else.
     """
     host, _, port = address.partition(":")
     try:
