@@ -1,6 +1,6 @@
 # Every verb an operator has; `make help` lists them. Each first brings what the machine lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs dev test test-quick screenshots bench lint format lock
+.PHONY: help setup demo up down destroy status credentials logs dev test test-quick test-machines screenshots bench lint format lock
 SHELL := bash
 
 help: ## this list
@@ -70,6 +70,10 @@ test: .venv/made ## the whole test suite
 test-quick: .venv/made ## static and unit tests, one stack, and the main job
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
+
+test-machines: .venv/made ## a bare Debian 13 with and without a registry, from set-up to the demo
+	@machine/setup.sh
+	@.venv/bin/python -m pytest -m 'whole or not whole' tests/machine/test_debian_13.py
 
 screenshots: .venv/made ## renew the pictures in docs/images/ from the running stack
 	@machine/setup.sh tests
