@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def configuration_files() -> list[Path]:
-    """pip's configuration files, in the order in which pip reads them; a later one wins."""
+    """The files of pip, in the order in which pip reads them; a later one wins."""
     if os.environ.get("PIP_CONFIG_FILE") == os.devnull:
         return []
     home = Path.home()
@@ -31,18 +31,20 @@ def configuration_files() -> list[Path]:
     ]
 
 
-def index_url(files: list[Path]) -> str:
-    """The index that `pip install` would use with these files.
+class Settings(configparser.RawConfigParser):
+    """Settings of several files; pip spells their names with `-` or `_`."""
 
-    pip reads a file as a whole, and the section of the command wins over `global`.
-    """
-    settings = configparser.RawConfigParser(strict=False)
+    def optionxform(self, optionstr: str) -> str:
+        """The one spelling of a setting's name."""
+        return optionstr.lower().replace("_", "-")
+
+
+def index_url(files: list[Path]) -> str:
+    """The index that `pip install` uses with these files: its own section wins over `global`."""
+    settings = Settings(strict=False)
     settings.read(files, encoding="utf-8")
-    for section in ("install", "global"):
-        for option in ("index-url", "index_url"):
-            if settings.has_option(section, option):
-                return settings.get(section, option).strip()
-    return ""
+    sections = (one for one in ("install", "global") if settings.has_option(one, "index-url"))
+    return next((settings.get(one, "index-url").strip() for one in sections), "")
 
 
 if __name__ == "__main__":

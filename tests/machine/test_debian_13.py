@@ -30,6 +30,9 @@ log: {{level: info}}
 storage: {{filesystem: {{rootdirectory: /var/lib/docker-registry}}}}
 http: {{addr: "0.0.0.0:{REGISTRY_PORT}"}}
 """
+SERVE = (
+    "exec docker-registry serve /etc/docker/registry/config.yml >/var/log/docker-registry.log 2>&1"
+)
 ANSWERS = f"until (: </dev/tcp/127.0.0.1/{REGISTRY_PORT}) 2>/dev/null; do sleep 0.1; done"
 ENGINE_CONFIG = json.dumps({"registry-mirrors": [f"http://127.0.0.1:{REGISTRY_PORT}"]})
 STATE = """
@@ -145,8 +148,7 @@ class Machine:
         self.run("apt-get install --yes --no-install-recommends docker-registry")
         self.write("/etc/docker/registry/config.yml", REGISTRY_CONFIG)
         self.write("/etc/docker/daemon.json", ENGINE_CONFIG)
-        serve = "docker-registry serve /etc/docker/registry/config.yml"
-        docker("exec", "--detach", self.name, "sh", "-c", f"{serve} >/var/log/docker-registry.log 2>&1")  # fmt: skip
+        docker("exec", "--detach", self.name, "sh", "-c", SERVE)
         self.run(f"timeout 60 bash -c '{ANSWERS}'")
         address = docker("port", self.name, str(REGISTRY_PORT)).stdout.strip()
         for name, image in images.items():
@@ -187,17 +189,16 @@ def test_a_bare_debian_13_with_a_registry_pulls_the_base_images_and_runs_the_sta
 
     done = machine.run("machine/setup.sh")
     assert done.stdout == ""
-    titles = [re.sub("^setup: ", "", line) for line in done.stderr.splitlines()]
-    assert [title.split()[0] for title in titles] == ["installing", "installing", "starting", "pulling"]  # fmt: skip
+    steps = "installing python3", "installing docker.io", "starting the Docker engine", "pulling"
+    for line, step in zip(done.stderr.splitlines(), steps, strict=True):
+        assert line.startswith(f"setup: {step}"), done.stderr
     assert machine.images() == set(images), machine.state()
     assert list(map(machine.machine_env().get, IMAGES)) == list(images)
 
     # Plain Compose, without what set-up found out: the base images are those of docker-compose.yml.
     ca_bundle = CA_BUNDLE if machine.certificates else "/dev/null"
-    machine.run(
-        "rm .machine.env;"
-        f" CA_BUNDLE={ca_bundle} PIP_INDEX_URL='{machine.package_index}' docker compose up --detach --wait"
-    )  # fmt: skip
+    builds = f"CA_BUNDLE={ca_bundle} PIP_INDEX_URL='{machine.package_index}'"
+    machine.run(f"rm .machine.env; {builds} docker compose up --detach --wait")
     assert_demo_succeeded(machine, machine.run("make demo"))
     assert not [image for image in machine.images() if "standin" in image]
 
