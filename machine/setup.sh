@@ -238,7 +238,7 @@ pull() { # image; fails only when the registry is out of reach
     answer=$(timeout 600 docker pull --quiet "$1" 2>&1) && return 0
     case "$answer" in
     *"no such host"* | *"i/o timeout"* | *"connection refused"* | *"network is unreachable"* | *"deadline exceeded"* | *"x509"* | *"Client.Timeout"* | *"server misbehaving"*) return 1 ;;
-    *) refuse "docker pull $1: $answer" ;;
+    *) refuse "docker pull $1: ${answer:-not finished after 600 s}" ;;
     esac
 }
 
