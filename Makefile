@@ -23,6 +23,10 @@ credentials:
 logs:
 	@./stack logs $(if $(filter 1,$(FOLLOW)),--follow) $(RUN)
 
+# uv trusts the authorities that this machine trusts, and asks the package index that pip is configured with.
+export UV_SYSTEM_CERTS ?= 1
+export UV_DEFAULT_INDEX ?= $(shell sed -n 's/^PIP_INDEX_URL=//p' .machine.env 2>/dev/null)
+
 # An environment has the tools and the packages of one project, locked like the images. A new lock makes
 # it anew. The project can be imported there. Dagster in it keeps its instance in .dagster: by default
 # it would take the dagster.yaml of the current folder, and look for that one's Postgres.

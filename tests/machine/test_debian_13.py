@@ -214,3 +214,6 @@ def test_make_demo_on_a_bare_debian_13_without_a_registry(new_machine):
     assert "building stand-ins" in done.stderr
     assert all(machine.machine_env()[name].startswith("standin/") for name in IMAGES)
     assert_demo_succeeded(machine, done)
+
+    # A contributor's machine: the Python that set-up installed has no pip and no ensurepip.
+    machine.run("make .venv/made && .venv/bin/python -m pytest --collect-only --quiet")
