@@ -1,6 +1,6 @@
 # All verbs; `make help` lists them. A verb first installs what the machine lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs dev test test-quick screenshots bench lint format lock
+.PHONY: help setup demo up down destroy status credentials logs dev test test-quick test-machines screenshots bench lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -22,6 +22,10 @@ credentials:
 
 logs:
 	@./stack logs $(if $(filter 1,$(FOLLOW)),--follow) $(RUN)
+
+# uv trusts the authorities that this machine trusts, and uses the package index that pip is configured with.
+export UV_SYSTEM_CERTS ?= 1
+export UV_DEFAULT_INDEX ?= $(shell sed -n 's/^PIP_INDEX_URL=//p' .machine.env 2>/dev/null)
 
 # An environment contains the tools and the packages of one project, locked like the images, and the
 # project itself. It is created again when a lock changes. Dagster keeps its instance in .dagster there.
@@ -70,6 +74,10 @@ test: .venv/made ## Run all tests.
 test-quick: .venv/made ## Run the static and unit tests, and the main job on one stack.
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
+
+test-machines: .venv/made ## Run the whole tests of bare machines: Debian 13, with and without a registry.
+	@machine/setup.sh
+	@.venv/bin/python -m pytest -m 'whole or not whole' tests/machine/test_debian_13.py
 
 screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
 	@machine/setup.sh tests

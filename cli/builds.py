@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli.errors import StackError
@@ -66,9 +68,13 @@ def versions(root: Path) -> dict[str, str]:
     version = re.search(r'^version = "(.*)"', (root / "pyproject.toml").read_text(), re.MULTILINE)
     found = {"VERSION": version[1] if version else "unknown"}
     for name, paths in REVISIONS.items():
-        log = subprocess.run(
-            ["git", "log", "-1", "--format=%h", "--", *paths],
-            cwd=root, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        found[name] = log.stdout.strip() or "unknown"
+        found[name] = (_last_commit(root, paths) if shutil.which("git") else "") or "unknown"
     return found
+
+
+def _last_commit(root: Path, paths: Sequence[str]) -> str:
+    log = subprocess.run(
+        ["git", "log", "-1", "--format=%h", "--", *paths],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return log.stdout.strip()

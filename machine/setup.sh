@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# setup.sh [venv|tests]: brings this machine to where `docker compose` works and the base images are
-# there. With `venv` Python can also make virtual environments; `tests` adds a browser to that.
-# Touches nothing that is there already; with nothing to do it takes well under a second.
+# setup.sh [venv|tests]: installs what this machine lacks, so that `docker compose` works and the
+# base images exist. `venv` adds what Python needs to make virtual environments; `tests` adds the
+# browser to that. It changes nothing that is there already. With nothing to do it takes well under
+# a second.
 #
-# What it finds out about the machine goes into .machine.env, which the Makefile hands to
-# Compose. Exit status 1 and one line on stderr when it cannot go on.
+# It writes what it finds out about the machine to .machine.env, which the Makefile passes to
+# Compose. Progress goes to stderr, one line for each step. When it cannot continue, it exits with
+# status 1 and one line on stderr.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,7 +37,7 @@ main() {
     [ "${1:-}" != tests ] || ensure_browser
 }
 
-say() { printf 'setup: %s\n' "$*"; }
+say() { printf 'setup: %s\n' "$*" >&2; }
 refuse() {
     printf 'setup: %s\n' "$*" >&2
     exit 1
@@ -76,13 +78,13 @@ require_disk() {
 ensure_python() {
     command -v python3 >/dev/null || {
         say "installing python3"
-        apt_install python3 python3-venv
+        apt_install python3
     }
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         refuse "python3 is older than 3.11: install a newer one and put it first in PATH"
 }
 
-# Debian's python3 has the module venv, and without python3-venv no pip to put into what it makes.
+# Debian ships `python3 -m venv` without the part that installs pip into the environment.
 makes_venvs() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 ensure_venv() {
@@ -133,11 +135,12 @@ install_engine() {
     apt_install $packages
 }
 
-# The host's own mirror for a suite, whatever form its sources are written in.
+# The host's own mirror for a suite, whatever form its sources are written in. Sources may also say
+# `stable`: apt knows the code name of that once it has read the indexes.
 apt_mirror() { # suite
     # shellcheck disable=SC2016  # apt fills these in
-    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-        awk -v suite="$1" '$1 == suite { print $2; exit }'
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(CODENAME)' 'Created-By: Packages' |
+        awk -v suite="$1" '$2 == suite || $3 == suite { print $1; exit }'
 }
 
 # What the host calls its Debian, for asking apt_mirror.
@@ -235,7 +238,7 @@ pull() { # image; fails only when the registry is out of reach
     answer=$(timeout 600 docker pull --quiet "$1" 2>&1) && return 0
     case "$answer" in
     *"no such host"* | *"i/o timeout"* | *"connection refused"* | *"network is unreachable"* | *"deadline exceeded"* | *"x509"* | *"Client.Timeout"* | *"server misbehaving"*) return 1 ;;
-    *) refuse "docker pull $1: $answer" ;;
+    *) refuse "docker pull $1: ${answer:-not finished after 600 s}" ;;
     esac
 }
 
@@ -279,7 +282,7 @@ package_index() {
     if [ -n "${PIP_INDEX_URL:-}" ]; then
         printf '%s' "$PIP_INDEX_URL"
     else
-        python3 -m pip config get global.index-url 2>/dev/null || :
+        python3 machine/package_index.py
     fi
 }
 
@@ -294,14 +297,8 @@ maven_repository() {
 
 write_machine_env() {
     local new
-    # Asking pip takes half a second, so only when its configuration may have changed.
-    if [ -f "$MACHINE_ENV" ] && [ -z "$(find /etc/pip.conf ~/.config/pip/pip.conf ~/.pip/pip.conf machine/setup.sh -newer "$MACHINE_ENV" 2>/dev/null)" ]; then
-        index=$(sed -n 's/^PIP_INDEX_URL=//p' "$MACHINE_ENV")
-    else
-        index=$(package_index)
-    fi
     new=$(printf '# Written by machine/setup.sh: what it found on this machine.\nPYTHON_IMAGE=%s\nPOSTGRES_IMAGE=%s\nCADDY_IMAGE=%s\nCA_BUNDLE=%s\nPIP_INDEX_URL=%s\nMAVEN_REPOSITORY=%s' \
-        "$python_image" "$postgres_image" "$caddy_image" "$(ca_bundle)" "$index" "$(maven_repository)")
+        "$python_image" "$postgres_image" "$caddy_image" "$(ca_bundle)" "$(package_index)" "$(maven_repository)")
     [ "$new" = "$(cat "$MACHINE_ENV" 2>/dev/null)" ] || printf '%s\n' "$new" >"$MACHINE_ENV"
 }
 

@@ -102,7 +102,7 @@ def test_a_killed_engine_is_started_again_and_the_stack_comes_back_by_itself(sta
     PID_FILE.write_text(str(os.getpid()))
     done = setup()
     assert done.returncode == 0, done.stderr
-    assert "starting the Docker engine" in done.stdout
+    assert "starting the Docker engine" in done.stderr
     assert int(PID_FILE.read_text()) not in (engine, os.getpid())
     wait_until(stack.is_healthy, "the whole stack")
     assert stack.status_of(run) == "SUCCESS"

@@ -21,6 +21,7 @@ SPLIT = {
 }
 # Seconds that a group takes, by the beginning of its name, if that is more than a few.
 SECONDS = {
+    "tests/machine/test_debian_13.py": 200,
     "tests/stores/test_io_managers.py": 480,
     "tests/stack/test_edge_settings.py": 120,
     "tests/stack/test_forged_runs.py": 120,
