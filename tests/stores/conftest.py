@@ -7,7 +7,6 @@ def warehouse(stacks):
     made = stacks.make(
         "warehouse",
         COMPOSE_PROFILES="warehouse",
-        WORKSPACE="locations/warehouse/workspace.yaml",
     )
     done = made.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
