@@ -97,7 +97,8 @@ lint: setup .venv/made ## Check formatting, types, Python, shell, Compose files 
 	.venv/bin/pyright
 	.venv/bin/shellcheck machine/*.sh requirements/*.sh machine/standin/*.sh control_plane/postgres/*.sh .ci/run
 	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile
-	docker compose --env-file /dev/null --profile '*' config | .venv/bin/compose-lint check --fail-on low /dev/stdin
+	docker compose --env-file /dev/null --profile '*' config --output .venv/resolved.yml
+	.venv/bin/compose-lint check --fail-on low .venv/resolved.yml
 
 format: .venv/made ## Apply the formatter and the linter's safe fixes, and write docs/reference/.
 	@.venv/bin/python -m cli.reference
