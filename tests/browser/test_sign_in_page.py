@@ -69,7 +69,7 @@ def test_a_page_of_another_origin_can_launch_nothing(page, stack, launch, attack
     assert not stack.graphql(query)["assetOrError"].get("assetMaterializations")
 
 
-def test_the_same_from_the_ui_s_own_page_launches(page, stack, launch):
+def test_the_ui_s_own_page_can_launch_a_run(page, stack, launch):
     """Else the test above would show nothing."""
     carry_out(page, "JSON", stack, launch)
     assert len(stack.runs_marked(launch[-1])) == 1
@@ -112,7 +112,7 @@ def test_a_link_from_another_page_leads_somebody_signed_in_to_its_run(page, stac
         expect(page.get_by_text("RUN_SUCCESS").first).to_be_visible()
 
 
-def test_a_stranger_signs_in_and_lands_on_the_page_asked_for(visit, stack):
+def test_signing_in_leads_to_the_requested_page(visit, stack):
     page = visit()
     page.goto("/runs")
     page.get_by_label("Password").fill("a guess")

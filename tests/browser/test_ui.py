@@ -63,7 +63,7 @@ def switched_on(page, name):
         expect(switch).not_to_be_checked()
 
 
-def test_nobody_is_asked_to_join_a_community_on_the_first_page(page):
+def test_the_first_page_does_not_ask_to_join_a_community(page):
     with page.expect_response(lambda response: "op=ShouldShowNux" in response.url) as asked:
         page.goto("/")
     # The dialog would come a second later: only if the answer was yes.
@@ -140,7 +140,7 @@ def test_the_sensors_are_listed(page):
         expect(page.get_by_role("link", name=f"sensors {sensor}")).to_be_visible()
 
 
-def test_a_sensor_switched_on_looks_around_until_it_is_switched_off(page):
+def test_a_sensor_evaluates_until_it_is_switched_off(page):
     with switched_on(page, "inbox_files"):
         # The daemon looks at sensors that were just switched on within half a minute.
         expect(page.get_by_role("row", name="Latest tick")).to_contain_text("0 runs requested")

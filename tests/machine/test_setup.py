@@ -63,7 +63,7 @@ def test_an_engine_elsewhere_that_does_not_answer_is_named():
 
 
 @needs_root
-def test_somebody_who_is_not_root_is_told_so_where_there_is_no_engine(without_docker):
+def test_without_root_and_without_an_engine_setup_says_so(without_docker):
     line = one_line(setup(*NOBODY, PATH=without_docker))
     assert "no Docker engine answers and this is not root" in line
 

@@ -104,22 +104,22 @@ def attack(stack, role, statements):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_role_reaches_beyond_the_data(stack, run, role):
+def test_no_role_can_do_more_than_read_and_write_data(stack, run, role):
     assert attack(stack, role, BEYOND_DATA) == {}
 
 
 @pytest.mark.parametrize("role", ROLES[1:])
-def test_only_the_owner_changes_the_schema(stack, run, role):
+def test_only_the_owner_role_changes_the_schema(stack, run, role):
     assert attack(stack, role, BEYOND_ROWS) == {}
 
 
-def test_the_owner_does(stack):
+def test_the_owner_role_changes_the_schema(stack):
     """Else the refusals above would say nothing about the roles."""
     change = ["CREATE TABLE passing (id int)", "ALTER TABLE passing ADD name text"]
     assert stack.as_role("dagster_owner", [*change, "DROP TABLE passing"]) == [[], [], []]
 
 
-def test_code_launches_nothing_switches_nothing_and_deletes_nothing(stack, run):
+def test_user_code_s_role_cannot_launch_runs_switch_schedules_or_delete_history(stack, run):
     assert attack(stack, "dagster_code", BEYOND_STEPS) == {}
 
 
@@ -151,7 +151,7 @@ def test_a_role_writes_in_these_tables_and_no_other(stack, role):
     assert dict(line.split("|") for line in found) == WRITES[role]
 
 
-def test_every_table_is_the_owner_s_and_everybody_reads_it(stack, run):
+def test_the_owner_role_owns_every_table_and_every_role_reads_them(stack, run):
     tables = stack.sql("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'public'")
     names, owners = zip(*(line.split("|") for line in tables), strict=True)
     assert set(owners) == {"dagster_owner"}
@@ -162,7 +162,7 @@ def test_every_table_is_the_owner_s_and_everybody_reads_it(stack, run):
         assert stack.as_role(role, read) == everything
 
 
-def test_the_viewer_keeps_the_summary_of_partitions_and_writes_nothing_else(stack, run):
+def test_the_viewer_role_writes_only_the_summary_of_partitions(stack, run):
     """`dagster-webserver --read-only` stores it when it shows an asset with partitions."""
     summary, rest = "cached_status_data", "last_run_id"
     update = "UPDATE asset_keys SET {0} = {0}"
@@ -197,7 +197,7 @@ def test_the_superuser_has_no_password_and_cannot_sign_in_over_the_network(stack
     assert "no pg_hba.conf entry" in done.stderr
 
 
-def test_a_password_is_asked_for_and_must_be_right(stack):
+def test_postgres_requires_the_right_password(stack):
     wrong = stack.as_role("dagster_code", [], password="wrong")
     assert "password authentication failed" in wrong
     # The passfile in there has no password for another role.
@@ -205,7 +205,7 @@ def test_a_password_is_asked_for_and_must_be_right(stack):
     assert "no password supplied" in other
 
 
-def test_postgres_lets_in_with_scram_and_peer_only(stack):
+def test_postgres_accepts_only_scram_and_peer_authentication(stack):
     rules = stack.sql("SELECT type, auth_method, address, error FROM pg_hba_file_rules")
     assert rules == ["local|peer||", "host|scram-sha-256|samenet|"]
     stored = stack.sql("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'dagster%'")

@@ -184,6 +184,6 @@ def test_every_answer_forbids_framing_embedding_and_guessing(stack, path):
     assert response.getheader("Server") is None
 
 
-def test_what_is_too_large_is_refused(stack):
+def test_the_edge_refuses_large_bodies_and_headers(stack):
     assert ask(stack, "POST", "/graphql", JSON, b" " * 11_000_000).status == 413
     assert ask(stack, "GET", "/", {"X-Long": "x" * 40_000}).status == 431

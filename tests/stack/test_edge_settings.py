@@ -39,7 +39,7 @@ def switched_on(stack):
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_a_report_is_taken_where_that_is_switched_on(stack):
+def test_asset_reports_are_accepted_when_they_are_switched_on(stack):
     body = json.dumps({"metadata": {"by": "http"}}).encode()
     assert ask(stack, "POST", REPORT, {"Content-Type": "text/plain"}, body).status == 415
     assert ask(stack, "POST", REPORT, JSON, body, sign_in=False).status == 401
@@ -47,7 +47,7 @@ def test_a_report_is_taken_where_that_is_switched_on(stack):
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_the_viewer_cannot_report(stack):
+def test_a_viewer_cannot_report_an_asset(stack):
     viewer = {"Authorization": basic("viewer", stack.password_of("viewer"))}
     answer = ask(stack, "POST", REPORT, {**JSON, **viewer}, b"{}", sign_in=False)
     # The read-only web server's own answer: the edge lets reports through.
@@ -55,7 +55,7 @@ def test_the_viewer_cannot_report(stack):
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_a_further_name_can_be_allowed(stack):
+def test_an_operator_can_allow_another_host_name(stack):
     assert ask(stack, "GET", "/", host="workflows.lan").status == 200
     assert ask(stack, "GET", "/", host="localhost").status == 200
     assert ask(stack, "GET", "/", host="evil.example").status == 421
@@ -121,14 +121,14 @@ def test_the_identity_provider_s_groups_say_what_somebody_may(stack, groups, sho
 
 
 @pytest.mark.usefixtures("single_sign_on")
-def test_a_stranger_is_sent_to_the_identity_provider(stack):
+def test_a_browser_that_is_not_signed_in_is_sent_to_the_identity_provider(stack):
     response = ask(stack, "GET", "/runs", {"Accept": "text/html"}, sign_in=False)
     assert response.status == 302
     assert response.getheader("Location") == "https://login.example/?then=/runs"
 
 
 @pytest.mark.usefixtures("single_sign_on")
-def test_scripts_go_on_with_the_generated_credentials(stack):
+def test_scripts_can_still_use_the_generated_credentials(stack):
     assert stack.graphql("{ version }")["version"]
     wrong = {**JSON, "Authorization": basic(OPERATOR, "guess"), "Cookie": "sso=dagster-operators"}
     assert ask(stack, "POST", "/graphql", wrong, VERSION, sign_in=False).status == 401

@@ -60,7 +60,7 @@ def test_no_read_of_10_000_shows_a_file_that_is_swapped_in_while_it_reads(stack,
 
 
 @pytest.mark.parametrize("kind", ["link", "process", "fifo", "folder"])
-def test_what_is_no_regular_file_is_not_there(stack, kind):
+def test_a_log_that_is_not_a_regular_file_is_reported_missing(stack, kind):
     with attacker(stack, kind):
         assert read(stack, 8 * AT_ONCE) == GONE
 

@@ -17,7 +17,7 @@ def test_the_tables_are_those_described(stack):
     assert set(found) == described_tables()
 
 
-def test_a_run_writes_where_it_is_said_to(stack):
+def test_a_run_writes_the_tables_that_the_architecture_names(stack):
     # A first run: later ones find the job's snapshot stored.
     stack.run("process_numbers_asset")
     run = stack.run("process_numbers_asset")

@@ -88,14 +88,14 @@ def assert_held(seen):
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_edge_and_web_server_together_let_none_of_23_000_odd_requests_through(stack, launch, user):
+def test_edge_and_web_server_together_refuse_23_000_odd_requests(stack, launch, user):
     with nothing_changes(stack, launch):
         seen = fuzz(settings_for(stack, launch, user))
     assert seen["sent"] > 23_000
     assert_held(seen)
 
 
-def test_over_http2_none_gets_through_either(stack, launch, own_certificate):
+def test_the_edge_refuses_the_odd_requests_over_http2_too(stack, launch, own_certificate):
     certificate, settings = own_certificate
     with nothing_changes(stack, launch), stack.edge_with(DOMAIN=DOMAIN, **settings):
         for user in USERS:
@@ -113,7 +113,7 @@ def test_over_http2_none_gets_through_either(stack, launch, own_certificate):
 
 
 @pytest.mark.parametrize("server", ["webserver.ui", "viewer.ui"])
-def test_the_web_server_alone_lets_none_through(stack, launch, server):
+def test_the_web_server_alone_refuses_every_odd_request(stack, launch, server):
     """But for those that are written as the web UI writes them: whatever the path, they are its."""
     settings = settings_for(stack, launch, OPERATOR, spellings=4, as_the_ui=False)
     with nothing_changes(stack, launch):
@@ -121,7 +121,7 @@ def test_the_web_server_alone_lets_none_through(stack, launch, server):
 
 
 @pytest.mark.usefixtures("dagster_s_own_web_server")
-def test_the_edge_alone_lets_none_through(stack, launch):
+def test_the_edge_alone_refuses_every_odd_request(stack, launch):
     with nothing_changes(stack, launch):
         for user in USERS:
             seen = fuzz(settings_for(stack, launch, user, spellings=4))
@@ -129,7 +129,7 @@ def test_the_edge_alone_lets_none_through(stack, launch):
 
 
 @pytest.mark.usefixtures("dagster_s_own_web_server")
-def test_dagster_s_own_web_server_alone_lets_some_through(stack, launch):
+def test_dagster_s_own_web_server_alone_accepts_some_odd_requests(stack, launch):
     """Else the tests above would show nothing."""
     settings = settings_for(stack, launch, OPERATOR, spellings=100)
     seen = fuzz_behind_the_edge(stack, "webserver.ui", settings)

@@ -55,7 +55,7 @@ def addresses(stack):
 
 
 @pytest.mark.parametrize("source", REACHES)
-def test_each_part_reaches_those_it_works_with_and_nobody_else(stack, addresses, source):
+def test_each_service_reaches_only_the_services_it_works_with(stack, addresses, source):
     probe = "bash", "-c", PROBE, "probe", *addresses
     if source == "run":
         image = stack.config["services"]["code_location"]["image"]
@@ -86,7 +86,7 @@ def test_the_guard_has_no_network(stack):
     assert list(networks) == ["none"]
 
 
-def test_a_run_container_has_no_way_to_the_docker_api(stack):
+def test_a_run_container_cannot_reach_the_docker_api(stack):
     image = stack.config["services"]["code_location"]["image"]
     (network,) = json.loads(docker("network", "inspect", f"{stack.name}_runs"))
     host = network["IPAM"]["Config"][0]["Gateway"]

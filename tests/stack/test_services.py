@@ -76,7 +76,7 @@ def test_no_secret_is_in_a_configuration_environment_command_line_image_or_log(s
 
 
 @pytest.mark.parametrize("lost", [["postgres", "owner", "control", "code", "viewer"], ["code"]])
-def test_a_lost_password_volume_costs_nothing(stack, lost):
+def test_a_lost_password_volume_is_made_again_at_the_next_start(stack, lost):
     before = history(stack)
     stack.verb("down")
     docker("volume", "rm", *(f"{stack.name}_{name}-credentials" for name in lost))
@@ -124,7 +124,7 @@ def test_make_prints_the_credentials(stack, user):
     ]
 
 
-def test_destroy_does_not_delete_unasked(stack):
+def test_destroy_asks_before_it_deletes(stack):
     done = stack.verb("destroy")
     assert done.returncode == 1
     assert "FORCE=1 make destroy" in done.stderr

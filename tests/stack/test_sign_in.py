@@ -46,7 +46,7 @@ def test_a_person_who_is_not_signed_in_is_led_to_the_page_and_back(stack):
 
 
 @pytest.mark.parametrize("path", ["/", "/graphql", "/server_info", "/logs/x/out"])
-def test_nothing_is_shown_to_who_is_not_signed_in(stack, path):
+def test_a_client_that_is_not_signed_in_sees_nothing(stack, path):
     method, body = ("POST", VERSION) if path == "/graphql" else ("GET", b"")
     response = ask(stack, method, path, JSON, body, sign_in=False)
     assert response.status == 401
@@ -75,7 +75,7 @@ def test_wrong_credentials_are_refused(stack):
     assert response.getheader("Set-Cookie") is None
 
 
-def test_saying_who_one_is_does_not_help(stack):
+def test_a_client_cannot_name_its_own_user_and_group(stack):
     """The names under which the sign-in tells the edge who somebody is."""
     claim = {"Remote-User": OPERATOR, "Remote-Groups": "dagster-operators"}
     assert may(stack, **claim) == 401
@@ -200,7 +200,7 @@ MULTIPART = "multipart/form-data; boundary=b"
         (FORM["Content-Type"], b"&" * 1000 + b"a=1&" * 500),
     ],
 )
-def test_what_is_no_form_is_answered_with_400(stack, content_type, body):
+def test_a_malformed_sign_in_form_gets_status_400(stack, content_type, body):
     headers = {"Content-Type": content_type} if content_type else {}
     response = ask(stack, "POST", "/sign-in", headers, body, sign_in=False)
     assert (response.status, response.text) == (400, "not the form of the sign-in page\n")
@@ -210,7 +210,7 @@ def test_a_form_that_is_too_large_is_refused(stack):
     assert ask(stack, "POST", "/sign-in", FORM, b"user=" + b"x" * 5000).status == 413
 
 
-def test_the_printed_address_is_a_name_of_the_stack_s_own(stack):
+def test_the_printed_address_has_a_host_name_of_its_own(stack):
     """Cookies of 127.0.0.1 go to every other server on this machine that somebody visits."""
     host = f"{stack.name}.localhost:{stack.address[1]}"
     assert stack.ui_url == f"http://{host}"
@@ -240,11 +240,11 @@ def test_the_printed_address_is_a_name_of_the_stack_s_own(stack):
         "",
     ],
 )
-def test_nobody_is_led_to_another_host_after_signing_in(stack, goal):
+def test_signing_in_does_not_redirect_to_another_host(stack, goal):
     assert post_form(stack, OPERATOR, stack.password, goal).getheader("Location") == "/"
 
 
-def test_another_page_cannot_sign_anybody_in_or_out(stack):
+def test_a_page_of_another_origin_cannot_sign_a_user_in_or_out(stack):
     for path in ("/sign-in", "/sign-out"):
         response = ask(stack, "POST", path, {**FORM, "Origin": "http://evil.example"})
         assert response.status == 403
@@ -267,7 +267,7 @@ print([ask(f"guess {n}", n) for n in range(wrongs)] + [ask(right, 0)])
 """
 
 
-def test_an_address_that_guesses_has_to_wait_and_nobody_else_does(stack):
+def test_only_the_address_that_guesses_passwords_has_to_wait(stack):
     """Ten wrong passwords; then not even the right one is looked at, whatever it says it is."""
     cookie = session(stack)
     edge = stack.inspect(stack.container_of("edge"))["NetworkSettings"]["Networks"]

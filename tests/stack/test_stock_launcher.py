@@ -34,26 +34,26 @@ def waiting(stack):
     return run, stack.run_containers(running_only=True)[run]
 
 
-def test_it_launches_a_run(stock):
+def test_the_stock_launcher_launches_a_run(stock):
     run = stock.run("process_numbers")
     assert "[DockerRunLauncher]" in stock.said_of(run)
 
 
-def test_its_health_check_notices_a_killed_container(stock):
+def test_the_stock_launcher_s_health_check_notices_a_killed_container(stock):
     run, container = waiting(stock)
     docker("kill", container)
     assert stock.finished(run) == "FAILURE"
     assert "Container status is exited" in stock.said_of(run)
 
 
-def test_it_terminates_a_run(stock):
+def test_the_stock_launcher_terminates_a_run(stock):
     run, container = waiting(stock)
     stock.terminate(run)
     assert stock.finished(run) == "CANCELED"
     assert stock.ended(container)["ExitCode"] != 137
 
 
-def test_it_launches_a_run_though_its_image_s_tag_is_gone(stock):
+def test_the_stock_launcher_launches_a_run_after_its_image_s_tag_is_gone(stock):
     """The guard knows which image the code server runs."""
     image = stock.config["services"]["code_location"]["image"]
     kept = image.replace(":current", ":kept")
@@ -66,7 +66,7 @@ def test_it_launches_a_run_though_its_image_s_tag_is_gone(stock):
         docker("rmi", kept)
 
 
-def test_it_fails_a_run_whose_image_is_missing_with_the_guard_s_reason(stock):
+def test_a_run_whose_image_is_missing_fails_with_the_guard_s_reason(stock):
     daemon, server = stock.container_of("daemon"), stock.container_of("code_location")
     docker("stop", daemon)
     run = stock.launch("process_numbers")

@@ -34,7 +34,7 @@ def run(stack):
 
 
 @pytest.mark.parametrize("of_a_run", [True, False])
-def test_control_sequences_are_shown_and_not_sent(stack, run, of_a_run):
+def test_control_sequences_reach_the_terminal_as_text(stack, run, of_a_run):
     # The services' logs have no run's output; but the sign-in's has what a client says it is.
     arguments = [run] if of_a_run else []
     if not of_a_run:
@@ -52,7 +52,7 @@ def test_control_sequences_are_shown_and_not_sent(stack, run, of_a_run):
         assert r"\u202e gnirts\x00" in sent
 
 
-def test_to_a_pipe_the_output_is_what_it_was(stack, run):
+def test_output_to_a_pipe_is_unchanged(stack, run):
     done = subprocess.run(
         [*COMMAND, "logs", run],
         cwd=stack.root, env=stack.environment, capture_output=True, check=True,

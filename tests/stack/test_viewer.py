@@ -28,7 +28,7 @@ def viewer(stack):
     return {"Authorization": basic("viewer", stack.password_of("viewer"))}
 
 
-def test_the_viewer_sees_runs_and_what_they_printed(stack, viewer):
+def test_a_viewer_sees_runs_and_their_output(stack, viewer):
     run = stack.run("talk")
     question = json.dumps(
         {"query": f'{{ runOrError(runId: "{run}") {{ ... on Run {{ status }} }} }}'}
@@ -45,7 +45,7 @@ def test_the_viewer_sees_runs_and_what_they_printed(stack, viewer):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_viewer_changes_nothing(stack, viewer, launch, finished_run, change):
+def test_a_viewer_cannot_change_anything(stack, viewer, launch, finished_run, change):
     body, _, mark = launch
     run = finished_run
     if CHANGES[change]:
@@ -57,7 +57,7 @@ def test_the_viewer_changes_nothing(stack, viewer, launch, finished_run, change)
     assert stack.status_of(run) == "SUCCESS"
 
 
-def test_the_viewer_stops_no_run(stack, viewer):
+def test_a_viewer_cannot_terminate_a_run(stack, viewer):
     run = stack.launch("hang")
     wait_until(lambda: stack.status_of(run) == "STARTED", "the run")
     query = """mutation Stop($run: String!) { terminateRun(runId: $run) {
@@ -70,14 +70,16 @@ def test_the_viewer_stops_no_run(stack, viewer):
     assert stack.finished(run) == "CANCELED"
 
 
-def test_the_viewer_s_get_is_refused_at_the_edge(stack, viewer, launch):
+def test_the_edge_refuses_a_mutation_that_a_viewer_sends_by_get(stack, viewer, launch):
     _, in_url, mark = launch
     answer = ask(stack, "GET", f"/graphql?{in_url}", viewer, sign_in=False)
     assert answer.status == 400
     assert not stack.runs_marked(mark)
 
 
-def test_the_viewer_s_websocket_listens_and_launches_nothing(stack, viewer, launch, finished_run):
+def test_a_viewer_s_websocket_shows_events_and_cannot_launch_a_run(
+    stack, viewer, launch, finished_run
+):
     body, _, mark = launch
 
     async def say(query):

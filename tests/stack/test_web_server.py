@@ -140,7 +140,7 @@ def answers(stack):
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_what_is_not_known_is_refused_with_a_reason(answers, request_):
+def test_the_web_server_refuses_unknown_requests_with_a_reason(answers, request_):
     expected, *_ = REQUESTS[request_]
     status, text = answers[request_]
     assert status == expected, text

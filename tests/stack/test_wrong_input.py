@@ -30,7 +30,7 @@ def test_a_wrong_stack_name_is_refused_by_name(new_stack):
     assert line.startswith("up: STACK_NAME='My Stack!' cannot name a stack: use lower-case letters")
 
 
-def test_a_port_that_is_none_is_refused_by_name(new_stack):
+def test_a_port_that_is_not_a_number_is_refused_by_name(new_stack):
     assert "http" in refusal(new_stack("port", HTTP_PORT="http").verb("up"))
 
 

@@ -148,7 +148,7 @@ def credentials(mounts):
     return {path: name for name, path in mounts.items() if name.endswith("-credentials")}
 
 
-def test_everybody_finds_the_password_of_their_own_role_and_no_other():
+def test_each_service_mounts_the_password_of_its_own_role_only():
     """libpq ignores a missing passfile silently and then fails to sign in."""
     folder = str(Path(POSTGRES["params"]["passfile"]).parent)
     roles = {
@@ -168,7 +168,7 @@ def test_everybody_finds_the_password_of_their_own_role_and_no_other():
     assert POSTGRES["username"] == {"env": "DATABASE_ROLE"}
 
 
-def test_every_role_is_made_let_in_and_given_a_password():
+def test_every_role_is_created_admitted_and_has_a_password():
     """What is prepared, created and admitted stands in three files."""
     made = re.findall(r"^CREATE ROLE (\w+)", text("control_plane/postgres/roles.sql"), re.M)
     admitted = re.search(r"^host +dagster +(\S+)", text("control_plane/postgres/pg_hba.conf"), re.M)
@@ -180,7 +180,7 @@ def test_every_role_is_made_let_in_and_given_a_password():
         assert mounted[f"{name}-credentials"] == f"/run/dagster-credentials/{name}"
 
 
-def test_every_table_that_is_described_is_one_that_somebody_may_read():
+def test_every_described_table_is_granted_to_a_role():
     """A new table that nobody has decided about nobody may use."""
     section = text("docs/architecture.md").partition("| storage | tables |")[2].split("\n\n")[0]
     described = {

@@ -70,6 +70,8 @@ class TestStack(Stack):
             settings: Further settings, e.g. COMPOSE_PROFILES.
         """
         self.registered = name
+        # For tests that only look at a run: the fixture finished_run.
+        self.finished_run = None
         self.lease = Lease()
         settings = {"STACK_NAME": name, "HTTP_PORT": str(self.lease.port), **settings}
         super().__init__(root, settings)

@@ -13,7 +13,7 @@ SPLIT = {
     "tests/stack/test_hostile_clients.py",
     "tests/stack/test_hostile_logs.py",
     "tests/stack/test_runs.py",
-    "tests/stack/test_services.py::test_a_lost_password_volume_costs_nothing",
+    "tests/stack/test_services.py::test_a_lost_password_volume_is_made_again_at_the_next_start",
     "tests/stack/test_services.py::test_down_and_up_again_keeps_history",
     "tests/stack/test_services.py::test_plain_compose_starts_a_second_stack_beside_the_first",
     "tests/stack/test_triggers.py",

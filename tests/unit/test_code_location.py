@@ -93,7 +93,7 @@ def test_every_definition_of_ours_is_described(definitions):
     assert names <= without
 
 
-def test_schedules_and_sensors_are_off_until_somebody_switches_them_on(definitions):
+def test_schedules_and_sensors_are_off_by_default(definitions):
     repository = definitions.get_repository_def()
     assert repository.sensor_defs
     for definition in [*repository.sensor_defs, *repository.schedule_defs]:

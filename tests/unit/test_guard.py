@@ -199,7 +199,7 @@ def test_json_that_parsers_read_differently_is_refused_as_malformed(policy, body
     assert reached == []
 
 
-def test_an_escaped_name_is_the_name_it_means(policy, asked):
+def test_a_field_name_with_escapes_is_decoded_before_it_is_checked(policy, asked):
     """Parsed, not searched for: `\\u0050rivileged` is Privileged."""
     text = json.dumps(asked).replace('"Init"', '"\\u0050rivileged": true, "Init"')
     with pytest.raises(Refused, match=r"HostConfig\.Privileged"):
@@ -517,7 +517,7 @@ def test_of_many_starts_at_once_no_more_than_the_limit_reach_the_engine(policy):
     assert (statuses.count(201), statuses.count(403)) == (5, 26)
 
 
-def test_starts_that_are_hung_up_on_count_as_soon_as_the_engine_has_started_them(policy):
+def test_a_start_counts_although_its_client_hangs_up(policy):
     """The engine goes on with a start when the guard's client has gone."""
     fake = engine_that_starts(after=0.05)
 
@@ -604,7 +604,7 @@ def test_a_request_to_stop_waits_no_longer_than_dagster_yaml_says(policy, listen
         assert stopped == ([f"/containers/{MINE}/stop?t={seconds}"] if status == 201 else [])
 
 
-def test_stops_that_are_hung_up_on_hold_up_nothing(policy, asked):
+def test_a_client_that_hangs_up_during_a_stop_does_not_block_others(policy, asked):
     async def attempt():
         fake = engine_with(may_stop=asyncio.Event())
         async with open_listeners(policy, fake) as paths:

@@ -31,18 +31,18 @@ def guess(users, address, times):
         assert not users.is_correct(address, "dagster", f"guess {n}")
 
 
-def test_after_ten_wrong_passwords_not_even_the_right_one_is_looked_at(users):
+def test_after_ten_wrong_passwords_even_the_right_one_is_refused(users):
     guess(users, HERE, GUESSES)
     with pytest.raises(TooManyGuesses, match=str(SECONDS_PER_GUESS + 1)):
         users.is_correct(HERE, "dagster", "right")
 
 
-def test_another_address_is_not_held_up(users):
+def test_wrong_passwords_from_one_address_do_not_delay_another_address(users):
     guess(users, HERE, GUESSES)
     assert users.is_correct(THERE, "dagster", "right")
 
 
-def test_who_was_right_from_an_address_before_goes_on_there(users):
+def test_a_user_who_has_signed_in_from_an_address_is_exempt_from_its_rate_limit(users):
     assert users.is_correct(HERE, "viewer", "other")
     guess(users, HERE, GUESSES)
     assert users.is_correct(HERE, "viewer", "other")
@@ -62,7 +62,7 @@ def test_waiting_gives_a_guess_back_and_never_more_than_ten(users, clock):
         guess(users, HERE, 1)
 
 
-def test_a_password_is_one_user_s_only(users):
+def test_a_password_is_valid_for_its_own_user_only(users):
     assert not users.is_correct(HERE, "viewer", "right")
     assert not users.is_correct(HERE, "nobody", "right")
     assert not users.is_correct(HERE, "", "")

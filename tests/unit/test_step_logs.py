@@ -137,7 +137,7 @@ def test_of_a_large_log_the_beginning_is_shown(logs):
     assert logs.get_log_data_for_type(KEY, OUT, -(10**30), 1) == (b"\0", 1)
 
 
-def test_a_download_ends(logs, monkeypatch):
+def test_a_download_of_an_endless_log_ends(logs, monkeypatch):
     monkeypatch.setattr(step_logs, "MAX_DOWNLOAD_BYTES", 3_000_000)
     with file_of(logs).open("wb") as file:
         file.truncate(2**42)
@@ -188,7 +188,7 @@ def test_no_read_of_10_000_sees_beyond_a_link_that_is_swapped_in_while_it_reads(
     assert seen == {b"said", None}, "both were met, and nothing else"
 
 
-def test_dagster_s_own_manager_sees_beyond_it(logs):
+def test_dagster_s_own_log_manager_follows_a_link_out_of_the_folder(logs):
     """Else the test above would show nothing."""
     file_of(logs).write_bytes(b"said")
     manager = LocalComputeLogManager(str(logs.folder))
@@ -266,7 +266,7 @@ def test_one_followed_log_too_many_says_so_and_ends(logs, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["capture_logs", "open_log_stream"])
-def test_it_never_writes(logs, name):
+def test_step_logs_are_never_written(logs, name):
     arguments = (KEY, OUT)[: 1 if name == "capture_logs" else 2]
     with pytest.raises(PermissionError), getattr(logs, name)(*arguments):
         pass
