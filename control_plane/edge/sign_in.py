@@ -55,17 +55,27 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Dagster: {title}</title>
 <style>
- body {{ font: 16px system-ui, sans-serif; display: grid; place-content: center; height: 90vh }}
- form {{ display: grid; gap: 12px; width: 300px }}
- input, button {{ font: inherit; padding: 8px; box-sizing: border-box; width: 100% }}
- [role=alert] {{ color: #b00020; margin: 0 }}
+ :root {{ color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }}
+ body {{ display: grid; place-items: center; min-height: 100vh; margin: 0 }}
+ form {{ display: grid; gap: 16px; box-sizing: border-box; width: min(380px, 94vw); padding: 32px;
+  border: 1px solid #8884; border-radius: 12px; box-shadow: 0 2px 12px #0002 }}
+ h1 {{ font-size: 22px; margin: 0 }}
+ label {{ display: grid; gap: 4px; font-weight: 500 }}
+ input, button {{ font: inherit; padding: 9px 12px; border: 1px solid #8888; border-radius: 8px }}
+ button {{ background: #4f43dd; border-color: #4f43dd; color: #fff; font-weight: 600 }}
+ p {{ margin: 0; font-size: 13px; overflow-wrap: anywhere }}
+ [role=alert] {{ color: light-dark(#b00020, #ff8095); font-size: inherit }}
+ [role=alert]:empty {{ display: none }}
 </style>
-<form method="post"><h1>Dagster</h1>{fields}<button>{title}</button></form></html>
+<form method="post"><h1>Dagster</h1>{fields}<button>{title}</button>{note}</form></html>
 """
 FIELDS = """<p role="alert">{problem}</p>{hint}<input type="hidden" name="next" value="{next_path}">
 <label>User <input name="user" value="dagster" autocomplete="username" required></label>
 <label>Password <input name="password" type="password" autocomplete="current-password"
  autofocus required></label>"""
+HELP = f"""<p>The password: run <code>make credentials</code> or <code>docker compose exec sign_in
+ cat {PASSWORDS}/dagster</code> where the stack was started. To sign out, open <a
+ href="/sign-out">/sign-out</a>.</p>"""
 # Browsers send a cookie to every port of a host. On a loopback address, every other server that the
 # user visits would get the session cookie. Only this stack uses the stack's own host name.
 HINT = """<p>Sign in at <a href="{url}/sign-in">{url}</a> instead: at this address, other servers on
@@ -198,7 +208,8 @@ class SignIn:
         is_shared = name in LOOPBACK and urlsplit(self.ui_url).hostname not in LOOPBACK
         hint = HINT.format(url=html.escape(self.ui_url)) if is_shared else ""
         escaped = {"next_path": html.escape(next_path), "problem": problem, "hint": hint}
-        return _page("Sign in", FIELDS.format(**escaped), status=401 if problem else 200)
+        status = 401 if problem else 200
+        return _page("Sign in", FIELDS.format(**escaped), HELP, status)
 
     async def show_sign_out(self, _: web.Request) -> web.Response:
         """Returns the sign-out page."""
@@ -291,8 +302,8 @@ def _basic(header: str) -> tuple[str, str] | None:
     return user, password
 
 
-def _page(title: str, fields: str, status: int = 200) -> web.Response:
-    text = PAGE.format(title=title, fields=fields)
+def _page(title: str, fields: str, note: str = "", status: int = 200) -> web.Response:
+    text = PAGE.format(title=title, fields=fields, note=note)
     headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store"}
     return web.Response(status=status, text=text, content_type="text/html", headers=headers)
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
+import yaml
 from dagster import DagsterInvariantViolationError
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._serdes import ConfigurableClassData
@@ -40,7 +41,9 @@ class ComposeRunLauncher(DockerRunLauncher):
             filled = fill(config_value, os.environ)
         except Unset as unset:
             raise DagsterInvariantViolationError(str(unset)) from None
-        return super().from_config_value(inst_data, cast("Mapping[str, Any]", filled))
+        # The instance page of the web UI shows this.
+        shown = inst_data._replace(config_yaml=yaml.safe_dump(filled))
+        return super().from_config_value(shown, cast("Mapping[str, Any]", filled))
 
     def get_container_context(self, dagster_run: DagsterRun) -> DockerContainerContext:
         """The settings of the run's container. Refuses networks that dagster.yaml does not list.

@@ -138,6 +138,8 @@ def main() -> None:
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
         logs = StepLogs.replacing(instance)
+        # The instance page shows `NoneType` for what was never asked for.
+        _ = instance.run_coordinator
         with WorkspaceProcessContext(
             instance,
             version=__version__,

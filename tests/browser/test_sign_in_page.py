@@ -58,6 +58,22 @@ def other_origin(content="<h1>Kittens</h1>"):
     server.server_close()
 
 
+def test_the_printed_address_leads_to_the_ui_and_says_where_the_password_is_found(visit, stack):
+    page = visit()
+    page.goto(stack.ui_url)
+    expect(page.get_by_text("make credentials")).to_be_visible()
+    command = page.locator("code", has_text="docker compose exec").text_content().split()[2:]
+    password = stack.compose(command[0], "--no-TTY", *command[1:]).stdout.strip()
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("link", name="Runs").first).to_be_visible()
+    assert page.url.startswith(stack.ui_url)
+    # And out again, by the address that the page names.
+    page.goto(f"{stack.ui_url}/sign-out")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_page_of_another_origin_can_launch_nothing(page, stack, launch, attack):
     with other_origin() as elsewhere:

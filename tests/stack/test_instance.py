@@ -41,3 +41,10 @@ def test_a_run_s_timeline_is_the_one_described(stack, finished_run):
     order = [events.index(event) for event in [*milestones, "PIPELINE_SUCCESS"]]
     assert order == sorted(order)
     assert events.count("STEP_SUCCESS") == 6
+
+
+def test_the_instance_page_shows_each_part_and_the_stack_s_own_names(stack):
+    shown = stack.graphql("{ instance { info } }")["instance"]["info"]
+    assert "NoneType" not in shown
+    assert "${" not in shown
+    assert f"{stack.name}_runs" in shown

@@ -10,6 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 # Tests that are a group each: modules whose tests have nothing in common but the stack, and tests.
 SPLIT = {
     "tests/browser/test_ui.py",
+    "tests/stack/test_command_line.py",
     "tests/stack/test_hostile_clients.py",
     "tests/stack/test_hostile_logs.py",
     "tests/stack/test_runs.py",
@@ -31,6 +32,7 @@ SECONDS = {
     "tests/stack/test_memory.py": 80,
     "tests/stack/test_scaffolded_files.py": 120,
     "tests/stack/test_stock_launcher.py": 150,
+    "tests/stack/test_upgrade.py": 200,
     "tests/unit/test_guard.py": 70,
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
@@ -38,6 +40,7 @@ NOT_SHARED = (
     "tests/stores/",
     "tests/stack/test_scaffolded_files",
     "tests/stack/test_stock_launcher",
+    "tests/stack/test_upgrade",
     "tests/stack/test_wrong_input",
     "tests/static/",
     "tests/unit/",
