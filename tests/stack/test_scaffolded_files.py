@@ -99,7 +99,7 @@ def test_make_dev_serves_the_file_on_sqlite(checkout):
             return None
 
     try:
-        served = wait_until(answer, "make dev to answer")
+        served = wait_until(answer, "make dev to answer", 300)
         assert ["orders"] in [node["assetKey"]["path"] for node in served["assetNodes"]]
         assert "SqliteRunStorage" in served["instance"]["info"]
         assert f"{checkout.root}/.dagster" in served["instance"]["info"]
