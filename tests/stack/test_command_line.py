@@ -99,7 +99,7 @@ def test_dagster_s_own_command_line_works_in_the_control_plane(stack):
     for arguments, expected in (
         (["run", "list"], run),
         (["instance", "info"], "DockerRunLauncher|ComposeRunLauncher"),
-        (["schedule", "list"], "code_location"),
+        (["schedule", "list"], "Schedule: process_numbers_every_minute"),
         (["--version"], r"dagster, version 1\."),
         (["job", "list"], "process_numbers"),
     ):
