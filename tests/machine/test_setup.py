@@ -84,8 +84,9 @@ def test_a_python_without_venv_is_named_to_a_user_who_cannot_install_it(without_
     python.unlink()
     python.write_text('#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\n')
     python.chmod(0o755)
-    line = one_line(setup(*NOBODY, argument="venv", PATH=without_docker))
-    assert "cannot install python3-venv without root" in line
+    done = setup(*NOBODY, argument="venv", PATH=without_docker)
+    assert done.returncode == 1
+    assert "cannot install python3-venv without root" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.alone

@@ -49,7 +49,7 @@ class Lease:
         """The part of a Compose file that gives networks their addresses."""
         small = self.block.subnets(new_prefix=NETWORK_PREFIX)
         return {
-            name: {"ipam": {"config": [{"subnet": str(subnet)}]}}
+            name: {"ipam": {"config": [{"subnet": str(subnet), "gateway": str(subnet[1])}]}}
             for name, subnet in zip(networks, small, strict=False)
         }
 
