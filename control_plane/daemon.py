@@ -3,8 +3,9 @@
 The gap: outside the web server Dagster opens a new connection for every query (NullPool). With a
 queue poll each second that is six connections a second when idle, half of the stack's CPU time
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
-connections with `optimize_for_webserver`. This module does the same, and otherwise what the command
-does. It could be deleted if `dagster-daemon run` had the web server's `--db-pool-recycle`.
+connections with `optimize_for_webserver`. This module does the same. Apart from that, it does what
+the command does. It could be deleted if `dagster-daemon run` had the web server's option
+`--db-pool-recycle`.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Creates or upgrades the schema of the instance database, and checks dagster.yaml.
 
 The gap: web server and daemon create missing tables, and neither upgrades old ones.
-`dagster instance migrate` does not check the rest of dagster.yaml. All of them expect one database
-role. This one-shot service runs before both, as the role that owns the tables. It reports a fault
-once, by name, before anything else starts.
+`dagster instance migrate` does not check the rest of dagster.yaml. All three expect one database
+role. This one-shot service runs before web server and daemon, as the role that owns the tables. It
+reports a fault once, by name, before they start.
 """
 
 import sys

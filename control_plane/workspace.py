@@ -1,9 +1,9 @@
 """Finds the active code locations: workspace.yaml, and one more file for each active profile.
 
-The gap: Dagster reads a fixed list of workspace files. It shows a location as failed if its
-container does not run, so the list must follow COMPOSE_PROFILES. The guard reads the same files,
-because a run container may only use the image of a code location in them. This module could be
-deleted if a workspace file could contain locations that are off.
+The gap: Dagster reads a fixed list of workspace files. It shows a code location as failed if its
+container does not run, so the list must depend on COMPOSE_PROFILES. The guard reads the same files:
+a run container may use only the image of a code location in these files. This module could be
+deleted if a workspace file could contain code locations that are switched off.
 """
 
 import os

@@ -2,10 +2,9 @@
 
 The gap: the edge checks the credentials of a request once (Caddy's `forward_auth`). A WebSocket is
 one request, so it would stay open after its user has signed out. The edge forwards WebSockets to
-this relay, which runs in the container of the sign-in. Every few seconds the relay asks the edge
-whether it would still accept the headers that the WebSocket was opened with. It closes the
-WebSocket when the answer changes. This module could be deleted if Caddy checked open connections
-again.
+this relay, which runs in the container of the sign-in. Every few seconds the relay sends the
+headers that opened the WebSocket to the edge again. It closes the WebSocket when the edge refuses
+them or names another group. This module could be deleted if Caddy checked open connections again.
 
 The relay forwards bytes and does not parse messages, which can have any size. It buffers at most
 64 KiB in each direction.

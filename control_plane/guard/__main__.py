@@ -2,9 +2,9 @@
 
 The policy comes from dagster.yaml, the code locations from the workspace files.
 
-Environment: STACK_NAME, the Compose project; COMPOSE_PROFILES, which switches code locations on
-(workspace.py); GUARD_MAX_RUNS, the most run containers that may be alive at once; and the variables
-that dagster.yaml uses.
+Environment: STACK_NAME (the Compose project), COMPOSE_PROFILES (the active profiles, workspace.py),
+GUARD_MAX_RUNS (the most run containers that may be alive at once), and the variables that the
+section run_launcher of dagster.yaml uses.
 """
 
 import asyncio

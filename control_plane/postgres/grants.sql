@@ -48,7 +48,7 @@ TO dagster_code;
 GRANT UPDATE (cached_status_data) ON asset_keys TO dagster_viewer;
 
 -- A role that can edit or requeue a queued run can launch any run. dagster_code therefore cannot
--- change a run that is in the queue, and cannot put a run back into it.
+-- change a run that stays in the queue, and cannot put a run back into it. It can cancel a queued run.
 ALTER TABLE runs ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS control ON runs;
 DROP POLICY IF EXISTS read ON runs;

@@ -2,9 +2,9 @@
 
 The gap: `dagster-webserver` executes GraphQL from a GET, from a form and from plain text, and does
 not check `Host` or `Origin`. The edge (control_plane/edge/Caddyfile) refuses all of these requests.
-This server refuses them as well, because the two parse the same bytes differently. To Caddy,
-`/graphql%0A` and `/graphql` are different paths; to Starlette they are the same. This module could
-be deleted if `dagster-webserver` accepted GraphQL only as same-origin JSON.
+The web server refuses them as well, because edge and web server parse the same bytes differently.
+To Caddy, `/graphql%0A` and `/graphql` are different paths. To Starlette they are the same. This
+module could be deleted if `dagster-webserver` accepted GraphQL only as same-origin JSON.
 """
 
 import re
