@@ -1,4 +1,5 @@
-# All verbs; `make help` lists them. A verb first installs what the machine lacks.
+# `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
+# lacks.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down destroy status credentials logs dev test test-quick test-machines screenshots bench lint format lock
 SHELL := bash
@@ -6,7 +7,7 @@ SHELL := bash
 help: ## Print this list.
 	@python3 -m cli.reference help
 
-setup:
+setup: ## Install what this machine lacks, and get the base images.
 	@machine/setup.sh
 
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id> and FOR=<user> set its most
@@ -27,9 +28,9 @@ logs:
 export UV_SYSTEM_CERTS ?= 1
 export UV_DEFAULT_INDEX ?= $(shell sed -n 's/^PIP_INDEX_URL=//p' .machine.env 2>/dev/null)
 
-# An environment contains the tools and the packages of one project, locked like the images, and the
-# project itself. It is created again when a lock changes. Dagster keeps its instance in .dagster there.
-# By default it would use the dagster.yaml of the current folder, and look for Postgres.
+# A virtual environment contains the tools, the packages of one project (locked like the images), and the
+# project itself. When a lock changes, make creates it again. In it, Dagster keeps its instance in
+# .dagster. Without DAGSTER_HOME it would use the dagster.yaml of the current folder, and look for Postgres.
 define install
 .venv/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement requirements/dev.txt
 @.venv/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement $(2)/requirements.txt
@@ -75,7 +76,7 @@ test-quick: .venv/made ## Run the static and unit tests, and the main job on one
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-test-machines: .venv/made ## Run the whole tests of bare machines: Debian 13, with and without a registry.
+test-machines: .venv/made ## Run the long form of the tests of bare machines: Debian 13, with and without a registry.
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -m 'whole or not whole' tests/machine/test_debian_13.py
 

@@ -1,20 +1,20 @@
 """The operator's command line, on the host: `./stack VERB`. Standard library only.
 
-Compose does the work. This adds what Compose leaves open: it names bad settings and a taken port
-before anything is built, ends a failed start with the one line that says why, and stops and removes
-run containers, which Compose does not know, with the stack.
+Compose does the work. This package adds what Compose lacks. It refuses wrong settings and a port in
+use before it builds anything. If a start fails, the last line of its output is the reason. It stops
+and removes run containers together with the stack, because Compose does not know them.
 
     verbs/       a module for each verb
-    commands.py  builds the command lines of docker and Compose, and runs none
+    commands.py  the command lines of docker and Compose, as lists of words
     stack.py     one stack: its settings, services and run containers
-    client.py    the GraphQL API, as the web UI uses it
-    health.py    what is wrong with a stack
-    checks.py    what is refused before anything is built
-    builds.py    builds the images
-    outdated.py  removes what an earlier start made and this one does not have
-    runs.py      follows a run to its end
-    dotenv.py    which names stand in .env, and which of them nothing reads
-    output.py    what the operator sees
+    client.py    a client of the GraphQL API
+    health.py    finds what is wrong with a stack
+    checks.py    refuses wrong settings and a port in use, before a build
+    builds.py    builds the images, and reports progress
+    outdated.py  removes services and networks that the stack no longer has
+    runs.py      follows a run until it ends
+    dotenv.py    reads the names in .env, and finds those that nothing uses
+    output.py    prints lines and tables for the operator
     errors.py    the error that ends a verb, and the exit statuses
-    reference.py docs/reference/commands.md and settings.md, from the verbs and .env.example
+    reference.py writes docs/reference/commands.md and settings.md
 """

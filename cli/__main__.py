@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Help(argparse.HelpFormatter):
-    """Of the same width everywhere, since docs/reference/commands.md has it."""
+    """Help with a fixed width, because docs/reference/commands.md contains it."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=16, width=98)
@@ -56,10 +56,10 @@ def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exits with status 1 and one line when the verb was not carried out."""
+    """Exits with status 1 and one line when the verb failed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [name_of(dagster)]:
-        given.insert(1, "--")  # all that follows is Dagster's, also flags that we have
+        given.insert(1, "--")  # all later words are for Dagster, even flags of ours
     flags = build_parser().parse_args(given)
     try:
         flags.verb.run(Stack(), flags)

@@ -1,4 +1,4 @@
-"""Builds the images, and shows that it goes on."""
+"""Builds the images, and reports progress."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cli.errors import StackError
 from cli.output import note, printable
 from cli.stack import Stack
 
-# Without a terminal, a line as often as this says that the build goes on.
+# Without a terminal, the interval of the lines that report progress.
 SECONDS_BETWEEN_NOTES = 15
-# The images' labels say which commit they are made of. A change of your code does not change those
-# of the control plane: an image with another label is another image, and its containers restart.
+# A label of each image contains the last commit that changed its sources. A commit to your code
+# does not change the images of the control plane. With another label, containers would restart.
 PLATFORM = ("Dockerfile.dagster", "control_plane", "requirements", "dagster.yaml", "workspace.yaml")
 REVISIONS = {
     "REVISION": PLATFORM,
@@ -28,10 +28,10 @@ REVISIONS = {
 
 
 def build(stack: Stack) -> None:
-    """Builds every image that is switched on.
+    """Builds the images of all active services.
 
     Raises:
-        StackError: One could not be built. What the build said is then on stderr.
+        StackError: An image could not be built. The output of the build is on stderr.
     """
     environment = {**versions(stack.root), **stack.environment}
     command = stack.command("build")
@@ -64,7 +64,7 @@ def _build_without_terminal(command: list[str], root: Path, environment: dict[st
 
 
 def versions(root: Path) -> dict[str, str]:
-    """VERSION of the platform, and the last commit to what each kind of image is made of."""
+    """VERSION of the platform, and the last commit to the sources of each kind of image."""
     version = re.search(r'^version = "(.*)"', (root / "pyproject.toml").read_text(), re.MULTILINE)
     found = {"VERSION": version[1] if version else "unknown"}
     for name, paths in REVISIONS.items():

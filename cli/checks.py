@@ -1,4 +1,4 @@
-"""What is refused before anything is built: settings that cannot be meant, and a taken port."""
+"""Refuses wrong settings and a port in use, before anything is built."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cli.stack import Stack
 
 
 def refuse_bad_settings(stack: Stack) -> None:
-    """Refuses names in .env that look like a setting and are none, and profiles that are none.
+    """Refuses misspelled settings in .env, and profiles that do not exist.
 
     Raises:
-        StackError: With the nearest known name.
+        StackError: There is one. The message contains the nearest known name.
     """
     unread = dotenv.unread(stack.root, stack.settings)
     for name, near in unread.items():
@@ -23,8 +23,8 @@ def refuse_bad_settings(stack: Stack) -> None:
             raise StackError(f".env sets {name}, which nothing reads: did you mean {near}?")
     if unread:
         note(
-            f"note: .env sets {', '.join(unread)}, which stands in no file here. Code servers get"
-            " it; runs get it if dagster.yaml lists it (run_launcher, env_vars)"
+            f"note: .env sets {', '.join(unread)}, which no file of yours uses. code_location gets"
+            " it. Runs get it if dagster.yaml lists it (run_launcher, env_vars)"
         )
     everything = stack.with_all_profiles.config["services"].values()
     known = sorted({profile for service in everything for profile in service.get("profiles", [])})
@@ -42,7 +42,7 @@ def _profiles(stack: Stack) -> list[str]:
 
 
 def refuse_taken_port(stack: Stack) -> None:
-    """Raises StackError when something else listens where the web UI is to be published."""
+    """Raises StackError when another program uses the address and port of the web UI."""
     edge = stack.services().get("edge", {})
     host, port = stack.address
     publishers: list[dict[str, Any]] = edge.get("Publishers") or []

@@ -1,4 +1,4 @@
-"""The GraphQL API of a stack, asked through the edge, as the web UI asks it."""
+"""A client of a stack's GraphQL API. It sends requests to the edge, as the web UI does."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Endpoint:
 
     Attributes:
         host: An address of this machine.
-        port: Of it.
-        domain: The edge's public name, if it has one; it then speaks HTTPS.
+        port: The published port.
+        domain: The public name of the edge, if there is one. The edge then uses HTTPS.
     """
 
     host: str
@@ -57,13 +57,13 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """Where any client on this machine finds the web UI."""
+        """The address of the web UI for programs on this machine."""
         if self.domain:
             return f"https://{self.domain}" + (f":{self.port}" if self.port != 443 else "")
         return f"http://{self.host}:{self.port}"
 
     def connection(self) -> http.client.HTTPConnection:
-        """To the published port, also where the domain's name does not lead to this machine."""
+        """A connection to the published port, even if the domain resolves to another machine."""
         if self.domain:
             return _HTTPSConnection(self.domain, (self.host, self.port))
         return http.client.HTTPConnection(self.host, self.port, timeout=HTTP_SECONDS)
@@ -73,18 +73,18 @@ class Client:
     """The API, for one user."""
 
     def __init__(self, endpoint: Endpoint, user: str, password: str) -> None:
-        """Does not connect yet."""
+        """Stores the arguments. Does not connect yet."""
         self.endpoint = endpoint
         self.authorization = basic(user, password)
 
     def graphql(self, query: str, **variables: object) -> dict[str, Any]:
-        """Asks the web server.
+        """Sends a query to the web server.
 
         Returns:
-            The answer's `data`.
+            The `data` of the response.
 
         Raises:
-            StackError: It does not answer, or answers with errors.
+            StackError: The web server does not answer, or the response contains errors.
         """
         connection = self.endpoint.connection()
         headers = {"Content-Type": "application/json", "Authorization": self.authorization}
@@ -115,17 +115,17 @@ class Client:
         """Launches a job.
 
         Args:
-            job: Its name; `__ASSET_JOB` for any selection of assets.
-            assets: Only these assets of an asset job; all if none are named.
+            job: The name of the job. `__ASSET_JOB` is the job for any selection of assets.
+            assets: Only these assets of an asset job. The default is all.
             config: The run's configuration.
             location: The code location that the job is in.
             partition: The key of the partition, for a job that has partitions.
 
         Returns:
-            The run id.
+            The run ID.
 
         Raises:
-            StackError: It was not launched.
+            StackError: The job was not launched.
         """
         selector = {
             "repositoryLocationName": location,
@@ -144,7 +144,7 @@ class Client:
 
 
 class _HTTPSConnection(http.client.HTTPSConnection):
-    """To an address, for a host of another name."""
+    """Connects to an address, and checks the certificate for the name of another host."""
 
     def __init__(self, host: str, at: tuple[str, int]) -> None:
         super().__init__(host, at[1], timeout=HTTP_SECONDS)

@@ -1,4 +1,4 @@
-"""Builds the command lines of docker and Compose. Runs nothing, and needs no Docker."""
+"""The command lines of docker and Compose, as lists of words. This module runs none of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def compose(root: Path, *arguments: str) -> list[str]:
 
 
 def start(*services: str) -> list[str]:
-    """For Compose: starts these services (all by default) as built, and waits for their health."""
+    """For Compose: starts services (by default all) without a build, until they are healthy."""
     orphans = [] if services else ["--remove-orphans"]
     return ["up", "--detach", "--wait", "--no-build", *orphans, *services]
 
@@ -32,13 +32,13 @@ def down(*, volumes: bool = False) -> list[str]:
 
 
 def logs(services: Iterable[str], lines: int = 200, *, follow: bool = False) -> list[str]:
-    """For Compose: the services' logs. Without names it leaves out those with `attach: false`."""
+    """For Compose: logs of services. Without names, Compose omits those with `attach: false`."""
     options = ["--no-color", f"--tail={lines}", *(["--follow"] if follow else [])]
     return ["logs", *options, *services]
 
 
 def run_containers(stack: str, *, running_only: bool = False) -> list[str]:
-    """For docker: lists a stack's run containers, one `container id` and `run id` a line."""
+    """For docker: lists a stack's run containers, one `container ID` and `run ID` a line."""
     labels = (f"label={STACK_LABEL}={stack}", f"label={RUN_LABEL}")
     return [
         "ps", "--no-trunc", "--format", f'{{{{.ID}}}} {{{{.Label "{RUN_LABEL}"}}}}',
@@ -58,12 +58,12 @@ def networks(stack: str) -> list[str]:
 
 
 def in_web_server(command: Sequence[str], *, terminal: bool) -> list[str]:
-    """For Compose: runs a command where Dagster's instance and workspace are."""
+    """For Compose: runs a command in the web server, which has the instance and the workspace."""
     return ["exec", *([] if terminal else ["--no-TTY"]), "webserver", *command]
 
 
 def read_value(volume: str, image: str, path: str) -> list[str]:
-    """For docker: prints a pickled value of the I/O storage as JSON, with no network."""
+    """For docker: prints a pickled value of the I/O storage as JSON, without a network."""
     program = f"import json, pickle; print(json.dumps(pickle.load(open('/storage/{path}', 'rb'))))"
     mount = f"--volume={volume}:/storage:ro"
     return ["run", "--rm", "--network=none", mount, image, "python", "-c", program]

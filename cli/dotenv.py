@@ -1,4 +1,4 @@
-"""Which names stand in .env, and which of them nothing reads."""
+"""Reads the names in .env, and finds those that nothing uses."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SETTING = re.compile(r"#?([A-Z_]+)=")
 OTHERS = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(https?|no|all)_proxy)")
 # How alike two names are that are probably the same: HTP_PORT and HTTP_PORT are 0.94.
 ALIKE = 0.8
-# The operator's files; a name that stands in one of them is read by somebody.
+# The operator's files. A name that is in one of them is in use.
 USERS_FILES = ("dagster.yaml", "docker-compose.override.yml", "code_location", "locations")
 
 
 def read(text: str) -> dict[str, str]:
-    """The names in a .env file with their values, as far as this needs them.
+    """The names in a .env file, with simplified values.
 
-    Compose reads the values itself: nothing is filled in here, and a quoted value ends at the end
-    of its first line.
+    Compose reads the values by itself. This function does not replace variables in values, and
+    reads only the first line of a quoted value.
     """
     found: dict[str, str] = {}
     inside = ""  # the quote that a value of several lines ends with
@@ -41,7 +41,7 @@ def read(text: str) -> dict[str, str]:
 
 
 def described(root: Path) -> list[tuple[list[str], str]]:
-    """The settings, from .env.example: names that are described together, and what they do."""
+    """The settings in .env.example: the names of each paragraph, and its text."""
     found: list[tuple[list[str], str]] = []
     for paragraph in (root / ".env.example").read_text().split("\n\n"):
         text: list[str] = []
@@ -66,11 +66,11 @@ def settings(root: Path) -> list[str]:
 
 
 def unread(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """Names that no file of this repository has, each with the nearest setting or an empty string.
+    """Names that no file of the operator contains, with the nearest setting or an empty string.
 
     Args:
         root: The folder with .env.example.
-        names: Names that stand in .env.
+        names: The names in .env.
     """
     known = settings(root)
     suspects = [name for name in names if name not in known and not OTHERS.fullmatch(name)]
@@ -85,7 +85,7 @@ def unread(root: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like another, or an empty string when none is like it."""
+    """The known name that is most similar, or an empty string if none is similar enough."""
     return next(iter(difflib.get_close_matches(name, list(known), 1, ALIKE)), "")
 
 

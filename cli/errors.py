@@ -1,6 +1,6 @@
 """The error that ends a verb, and the exit statuses of the command line."""
 
-# The verb was not carried out, or found something wrong. argparse exits with 2 for a wrong verb.
+# The verb failed, or found a problem. argparse exits with 2 for a wrong verb or flag.
 FAILED = 1
 INTERRUPTED = 130
 

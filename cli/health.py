@@ -1,4 +1,4 @@
-"""What is wrong with a stack, and what to do about it."""
+"""Finds what is wrong with a stack, and says what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli.stack import Stack, docker
 
 
 def problems(stack: Stack) -> list[str]:
-    """What is wrong, in a line each; empty when nothing is."""
+    """One line for each problem. The list is empty if there is none."""
     found: list[str] = []
     states = stack.services()
     for service in stack.config["services"]:
@@ -39,7 +39,7 @@ def location_errors(stack: Stack) -> list[str]:
             cause = next((m for m in reversed(chain) if m.strip()), "unknown").strip()
             errors.append(
                 f"code location {entry['name']} does not load: {cause.splitlines()[-1]}"
-                f" (the whole error: {stack.ui_url}/deployment/locations): mend it, then make up"
+                f" (the whole error: {stack.ui_url}/deployment/locations): correct it, then make up"
             )
     return errors
 
@@ -53,7 +53,7 @@ def last_line(stack: Stack, service: str) -> str:
 
 
 def _health_output(container: str) -> str:
-    """What the last health check of a container said."""
+    """The output of the last health check of a container."""
     health = docker("inspect", "--format", "{{json .State.Health}}", container)
     state = cast("dict[str, Any]", json.loads(health) or {})
     checks: list[dict[str, str]] = state.get("Log", [])
@@ -61,6 +61,6 @@ def _health_output(container: str) -> str:
 
 
 def _is_one_shot(state: Mapping[str, Any]) -> bool:
-    """Whether a service is meant to end: only those have no restart policy."""
+    """Whether a service is a one-shot: only one-shots have no restart policy."""
     policy = docker("inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", state["ID"])
     return policy.strip() == "no"

@@ -1,4 +1,4 @@
-"""Removes what an earlier start of a stack made and this one does not have, and Compose leaves."""
+"""Removes services and networks that a stack no longer has, and that Compose does not remove."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cli.stack import Stack, docker
 
 
 def remove_services(stack: Stack) -> None:
-    """Removes services of profiles that were on at the last start and are not any more."""
+    """Removes the services of profiles that are not active any more."""
     everything = stack.with_all_profiles
     off = sorted(set(everything.services()) - set(stack.config["services"]))
     if off:

@@ -1,4 +1,4 @@
-"""What the operator sees: lines and tables, with nothing in them that controls a terminal."""
+"""Prints lines and tables for the operator, without control sequences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LINE_BYTES = 64 * 1024
 
 
 def printable(text: str) -> str:
-    r"""Text that is safe on a terminal: other than printable characters are written as `\x1b`."""
+    r"""Text that is safe on a terminal: a control character is written as text, such as `\x1b`."""
     return "".join(one if one.isprintable() or one in "\t\n" else ascii(one)[1:-1] for one in text)
 
 
@@ -23,7 +23,7 @@ def say(line: str) -> None:
 
 
 def note(line: str) -> None:
-    """Tells the operator what goes on, on stderr."""
+    """Reports progress or a warning on stderr."""
     print(printable(line), file=sys.stderr, flush=True)
 
 
@@ -36,7 +36,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def ask(question: str) -> bool:
-    """Asks on the terminal; only `y` and `yes` are yes."""
+    """Asks a question on the terminal. Only `y` and `yes` mean yes."""
     return input(printable(f"{question} [y/N] ")).strip().lower() in ("y", "yes")
 
 
@@ -56,7 +56,7 @@ def show(command: Sequence[str], root: Path, environment: Mapping[str, str]) -> 
         stdout=subprocess.PIPE if is_terminal else None,
         stderr=subprocess.STDOUT if is_terminal else None,
     ) as done:
-        # By lines, because the output may never end, and no longer ones than a terminal bears.
+        # Line by line, because the output may never end. A line has at most MAX_LINE_BYTES.
         while done.stdout and (line := done.stdout.readline(MAX_LINE_BYTES)):
             # Compose 2.26 writes "erase this line" before each.
             text = line.decode(errors="replace").removeprefix("\x1b[2K")

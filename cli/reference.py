@@ -18,9 +18,10 @@ COMMANDS = """# Commands
 
 <!-- `make format` writes this page from cli/verbs/ and the Makefile. -->
 
-Each verb is `./stack VERB` and, except `dagster`, `make VERB`. It ends with status 0 when it did
-what it says, with 1 and one line when it did not, and with 2 when the verb or a flag is wrong.
-Flags are for `./stack`; make has `FORCE=1`, `FOLLOW=1`, `RUN=<id>` and `FOR=<user>` for some.
+Each verb is available as `./stack VERB` and, except `dagster`, as `make VERB`. The exit status is 0
+if the verb succeeded. It is 1 if the verb failed: the last line is the reason. It is 2 if the verb
+or a flag is wrong. Only `./stack` accepts flags. With make, use `FORCE=1` (destroy), `FOLLOW=1` and
+`RUN=<id>` (logs), and `FOR=<user>` (credentials).
 
 {verbs}
 ## For contributors
@@ -33,9 +34,9 @@ SETTINGS = """# Settings
 
 <!-- `make format` writes this page from .env.example and the Compose files. -->
 
-Set these in a file `.env` beside `docker-compose.yml`, or in the environment, which wins. All are
-optional. `make up` applies a change, and refuses a name in `.env` that looks like one of these and
-is none of them.
+Set these in a file `.env` beside `docker-compose.yml`, or in the environment. The environment
+overrides `.env`. All settings are optional. `make up` applies a change. It refuses a name in `.env`
+that is probably a misspelled setting.
 
 | setting | default | what it does |
 | --- | --- | --- |
@@ -64,7 +65,7 @@ def commands() -> str:
 
 
 def defaults() -> dict[str, str]:
-    """What the Compose files take a setting to be when it is not set."""
+    """The defaults of the settings, from the Compose files."""
     found: dict[str, str] = {}
     for file in (ROOT / "docker-compose.yml", *sorted(ROOT.glob("*/*/compose.yml"))):
         for name, default in re.findall(r"\$\{(\w+):-([^${}]*)\}", file.read_text()):

@@ -1,4 +1,4 @@
-"""Follows a run to its end."""
+"""Follows a run until it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:
     """Prints each change of a run's status until it has ended.
 
     Raises:
-        StackError: It has not ended in time.
+        StackError: The run has not ended in time.
     """
     deadline = time.monotonic() + TIMEOUT_SECONDS
     status = ""

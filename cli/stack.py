@@ -24,7 +24,7 @@ LOCALHOST, ANY = "127.0.0.1", ("0.0.0.0", "::")  # noqa: S104
 
 
 class Stack:
-    """A stack, and what Compose, the engine and the API say of it."""
+    """A stack: its settings, and what Compose, the engine and the API report about it."""
 
     def __init__(self, root: Path = ROOT, settings: Mapping[str, str] | None = None) -> None:
         """Reads nothing yet.
@@ -40,7 +40,7 @@ class Stack:
         """Runs `docker compose` and captures its output.
 
         Raises:
-            StackError: It failed, and check was asked for. All that it said is then on stderr.
+            StackError: The command failed, and `check` is true. Its output is on stderr.
         """
         done = subprocess.run(
             self.command(*arguments), cwd=self.root, env=self.environment, text=True,
@@ -70,7 +70,7 @@ class Stack:
         Raises:
             StackError: A setting is refused.
         """
-        # Compose makes "mystack" of "My Stack!" and does not say so.
+        # Compose would change "My Stack!" to "mystack" without a message.
         name = self.environment.get("STACK_NAME") or self.settings.get("STACK_NAME")
         if name and not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
             raise StackError(
@@ -105,24 +105,24 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where any client on this machine finds the web UI."""
+        """The address of the web UI for programs on this machine."""
         return self.endpoint.url
 
     @property
     def ui_url(self) -> str:
-        """Where people find the web UI; browsers resolve its name, other clients may not."""
+        """The address of the web UI for browsers. Other clients may not resolve its name."""
         return self.config["services"]["edge"]["environment"]["UI_URL"]
 
     @property
     def code_servers(self) -> list[str]:
-        """The services that serve code locations: Dagster reads the image of their runs there."""
+        """The services that serve code locations. Each names the image of its runs."""
         services: dict[str, dict[str, Any]] = self.config["services"]
         variable = "DAGSTER_CONTAINER_IMAGE"
         return [n for n, one in services.items() if variable in (one.get("environment") or {})]
 
     @property
     def with_all_profiles(self) -> Stack:
-        """The same stack; Compose overlooks containers of profiles that are not switched on."""
+        """The same stack with all profiles. Compose ignores containers of inactive profiles."""
         return Stack(self.root, {**self.environment, "COMPOSE_PROFILES": "*"})
 
     @cached_property
@@ -149,16 +149,16 @@ class Stack:
         return self.client.graphql(query, **variables)
 
     def launch(self, job: str, assets: Sequence[str] = (), **options: Any) -> str:  # noqa: ANN401
-        """Launches a job; returns the run id: see Client.launch."""
+        """Launches a job; returns the run ID: see Client.launch."""
         return self.client.launch(job, assets, **options)
 
     def services(self) -> dict[str, dict[str, Any]]:
-        """The state of each service's container, by service, as `docker compose ps` tells it."""
+        """The state of each service's container, by service, from `docker compose ps`."""
         listing = self.compose("ps", "--all", "--format", "json").stdout
         return {row["Service"]: row for row in map(json.loads, listing.splitlines())}
 
     def run_containers(self, *, running_only: bool = False) -> dict[str, str]:
-        """This stack's run containers: container id by run id."""
+        """This stack's run containers: container ID by run ID."""
         listing = docker(*commands.run_containers(self.name, running_only=running_only))
         return {run: container for container, run in map(str.split, listing.splitlines())}
 

@@ -1,4 +1,4 @@
-"""Show where to sign in, and the user and password."""
+"""Print the address for programs, the user and the password."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.stack import OPERATOR, Stack
 def add(parser: ArgumentParser) -> None:
     """The flags."""
     parser.add_argument("user", nargs="?", default=OPERATOR, metavar="USER",
-                        help="dagster (the default), or viewer, who changes nothing")  # fmt: skip
+                        help="dagster (the default), or viewer, who can only read")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

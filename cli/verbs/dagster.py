@@ -13,7 +13,7 @@ from cli.stack import Stack
 
 def add(parser: ArgumentParser) -> None:
     """Takes all that follows."""
-    parser.add_argument("arguments", nargs=REMAINDER, metavar="...", help="what `dagster` is given")
+    parser.add_argument("arguments", nargs=REMAINDER, metavar="...", help="arguments for `dagster`")
 
 
 def run(stack: Stack, flags: Namespace) -> None:

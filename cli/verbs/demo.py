@@ -1,7 +1,7 @@
 """Start the stack, run the two demonstration jobs, and show what ran where.
 
-Each job is launched through GraphQL, as the web UI does it, and followed until it ends. The value
-it computed is read back from the I/O storage, by a container that did not compute it.
+It launches each job through GraphQL, as the web UI does, and follows the run until it ends. Another
+container then reads the computed value from the I/O storage.
 """
 
 from __future__ import annotations

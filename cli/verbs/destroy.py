@@ -1,4 +1,4 @@
-"""Stop the stack and delete its data, after asking."""
+"""Ask, then stop the stack and delete its data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(stack: Stack, flags: Namespace) -> None:
                 f"Remove its {len(images)} images as well? The next start builds again."
             )
     down.stop(stack, volumes=True)
-    # What an earlier version of the stack used, and Compose does not know any more.
+    # Volumes of an earlier version of the stack, which Compose does not know any more.
     left = docker(*commands.volumes(stack.name)).split()
     if left:
         docker("volume", "rm", *left)

@@ -23,11 +23,11 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 
 def stop(stack: Stack, *, volumes: bool = False) -> None:
-    """Stops the daemon, then the runs in flight, then the rest; data kept unless volumes."""
+    """Stops the daemon, then the runs in progress, then the rest. Deletes data if `volumes`."""
     stack.compose("stop", "daemon", check=False)
     in_flight = stack.run_containers(running_only=True)
     if in_flight:
-        say(f"ending {len(in_flight)} runs in flight: {', '.join(in_flight)}")
+        say(f"stopping {len(in_flight)} runs in progress: {', '.join(in_flight)}")
         docker("stop", f"--time={RUN_STOP_SECONDS}", *in_flight.values())
     run_containers = stack.run_containers()
     if run_containers:

@@ -12,8 +12,8 @@ from cli.stack import Stack
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run id, or its beginning")
-    parser.add_argument("--follow", action="store_true", help="go on until interrupted")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run ID, or its beginning")
+    parser.add_argument("--follow", action="store_true", help="continue until interrupted")
 
 
 def run(stack: Stack, flags: Namespace) -> None:

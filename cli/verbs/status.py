@@ -1,4 +1,4 @@
-"""Show each part's health; exit status 1 when something is wrong."""
+"""Show the health of each service. The exit status is 1 if something is wrong."""
 
 from __future__ import annotations
 

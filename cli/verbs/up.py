@@ -1,4 +1,4 @@
-"""Build what has changed, start the stack, and wait until every part is healthy."""
+"""Build what has changed, start the stack, and wait until every service is healthy."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def run(stack: Stack, flags: Namespace) -> None:
     say("building images (a minute the first time, a second when nothing has changed)")
     builds.build(stack)
     outdated.remove_services(stack)
-    say("starting, and waiting until every part is healthy")
+    say("starting, and waiting until every service is healthy")
     started = time.monotonic()
     if was_there:
-        # By themselves first: Compose starts anew all that depends on a container that it replaces
-        # (2.26, setDependentLifecycle), and the UI would be gone for 9 s with each change of code.
+        # Code servers first, and alone. Compose restarts all that depends on a replaced service
+        # (2.26, setDependentLifecycle). Each change of code would stop the UI for 9 s.
         stack.compose(*commands.start(*stack.code_servers), check=False)
     done = stack.compose(*commands.start(), check=False)
     if done.returncode:
@@ -50,14 +50,14 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 
 def _reason(stack: Stack, said: str, was_there: bool) -> str:
-    """Why not everything started; removes what a first start without addresses leaves behind."""
+    """The reason of a failed start. Removes the rest of a first start that found no addresses."""
     last = (said.strip().splitlines() or [""])[-1]
     if "address pool" in last or "Pool overlaps" in last:
         if not was_there:
             stack.compose(*commands.down(), check=False)
         return last + " (docs/how-to/several-stacks.md)"
     problems = [one for one in health.problems(stack) if "has no container" not in one]
-    # A container that was never started waits for one that failed, and says nothing itself.
+    # A container that was never started waits for one that failed, and has no message of its own.
     failed = [problem for problem in problems if ": created," not in problem]
     if not failed:
         note(said.strip())
