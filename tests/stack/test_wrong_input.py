@@ -54,12 +54,18 @@ def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack)
     assert "set WAREHOUSE_URL in .env" in line
     assert stack.services()["daemon"]["State"] == "created"
     # The remedy works.
-    (stack.root / ".env").write_text("WAREHOUSE_URL=https://warehouse.example\n")
+    (stack.root / ".env").write_text(
+        "WAREHOUSE_URL=https://warehouse.example\nTEAM='the \"data\" team'\n"
+    )
+    # Launcher and guard fill in the same value, also one with quotes.
+    instance["run_launcher"]["config"]["container_kwargs"]["labels"]["team"] = "${TEAM}"
+    file.write_text(yaml.safe_dump(instance))
     done = stack.verb("up")
     assert done.returncode == 0, done.stderr
     run = stack.run("process_numbers")
-    environment = stack.inspect(stack.run_containers()[run])["Config"]["Env"]
-    assert "WAREHOUSE_URL=https://warehouse.example" in environment
+    config = stack.inspect(stack.run_containers()[run])["Config"]
+    assert "WAREHOUSE_URL=https://warehouse.example" in config["Env"]
+    assert config["Labels"]["team"] == 'the "data" team'
 
 
 def test_a_database_of_another_major_version_is_refused_and_left_alone(new_stack):
