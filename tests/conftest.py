@@ -27,6 +27,8 @@ def pytest_configure(config):
         register = tempfile.mkdtemp(prefix="dagster-test-")
         # When told to end it ends as on Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is started in the background of a shell ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[REGISTER], config.stash[STACKS] = register, Stacks(register)
 
 

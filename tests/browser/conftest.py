@@ -1,6 +1,7 @@
 from contextlib import suppress
 
 import pytest
+from _pytest.runner import runtestprotocol
 from playwright.sync_api import Error, expect
 
 from support.chromium import chromium, sign_in
@@ -8,11 +9,16 @@ from support.cli import OPERATOR
 
 # Run containers start on the same machine while pages load.
 SECONDS = 60
-# Requests of the current page. Chromium drops some whenever Docker makes or removes a network.
+# Requests of the current test that failed.
 FAILED = []
+# Chromium gives up its requests whenever Docker makes or removes a network, which other processes'
+# stacks do at any time. A test that fails so is run again; any other failure is one.
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
+ATTEMPTS = 4
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright is there, no other test can use asyncio.
+@pytest.fixture(scope="module")
 def browser():
     expect.set_options(timeout=SECONDS * 1000)
     with chromium() as started:
@@ -32,6 +38,7 @@ def visit(browser, stack):
         context.set_default_timeout(SECONDS * 1000)
         contexts.append(context)
         page = context.new_page()
+        page.on("requestfailed", lambda request: FAILED.append(f"{request.url} {request.failure}"))
         if user:
             sign_in(page, user, stack.password_of(user))
         return page
@@ -44,10 +51,22 @@ def visit(browser, stack):
 @pytest.fixture
 def page(visit, tmp_path):
     """A page of somebody who may do everything."""
-    page = visit(OPERATOR)
-    page.on("requestfailed", lambda request: FAILED.append(f"{request.url} {request.failure}"))
-    FAILED.clear()
-    return page
+    return visit(OPERATOR)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for _ in range(ATTEMPTS):
+        FAILED.clear()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        errors = [report.longreprtext for report in reports if report.failed]
+        if not (errors and NETWORK_CHANGED in "".join([*errors, *FAILED])):
+            break
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.hookimpl(hookwrapper=True)

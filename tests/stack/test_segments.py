@@ -71,9 +71,11 @@ SOCKETS = {"daemon": {"guard-launch"}, "webserver": {"guard-stop"}}
 
 
 @pytest.mark.parametrize("source", sorted(set(REACHES) - {"guard"}))
-def test_only_daemon_and_web_server_mount_a_socket_of_the_guard_each_its_own(stack, source):
+def test_only_daemon_and_web_server_mount_a_socket_of_the_guard_each_its_own(
+    stack, source, finished_run
+):
     if source == "run":
-        container = stack.run_containers()[stack.run("process_numbers")]
+        container = stack.run_containers()[finished_run]
     else:
         container = stack.container_of(source)
     mounted = {mount.get("Name", mount["Source"]) for mount in stack.inspect(container)["Mounts"]}

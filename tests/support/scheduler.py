@@ -9,7 +9,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Tests that are a group each: modules whose tests have nothing in common but the stack, and tests.
 SPLIT = {
-    "tests/browser/test_ui.py",
     "tests/stack/test_command_line.py",
     "tests/stack/test_hostile_clients.py",
     "tests/stack/test_hostile_logs.py",
@@ -22,6 +21,7 @@ SPLIT = {
 }
 # Seconds that a group takes, by the beginning of its name, if that is more than a few.
 SECONDS = {
+    "tests/browser/test_ui.py": 150,
     "tests/machine/test_debian_13.py": 200,
     "tests/stores/test_io_managers.py": 480,
     "tests/stack/test_edge_settings.py": 120,
