@@ -42,10 +42,7 @@ class Stack:
         Raises:
             StackError: The command failed, and `check` is true. Its output is on stderr.
         """
-        done = subprocess.run(
-            self.command(*arguments), cwd=self.root, env=self.environment, text=True,
-            capture_output=True, check=False,
-        )  # fmt: skip
+        done = _captured(self.command(*arguments), self.root, self.environment)
         if check and done.returncode:
             said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             if len(said) > 1:
@@ -172,7 +169,18 @@ def docker(*arguments: str) -> str:
     Raises:
         StackError: It failed.
     """
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    done = _captured(["docker", *arguments])
     if done.returncode:
         raise StackError(f"docker {arguments[0]}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _captured(
+    command: Sequence[str], root: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, cwd=root, env=environment, text=True, capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        raise StackError("docker is not installed on this machine: make up installs it") from None

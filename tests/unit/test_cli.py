@@ -125,3 +125,13 @@ def test_no_verb_but_up_and_demo_prepares_the_machine():
     users = {path.stem for path in MODULES if "setup.sh" in path.read_text()}
     assert users == {"up"}
     assert Path(ROOT / "stack").read_text().count("machine/setup.sh") == 1
+
+
+@pytest.mark.parametrize("verb", ["status", "credentials", "logs", "down", "destroy"])
+def test_without_docker_a_verb_says_so_in_one_line(verb, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main([verb])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said == f"{verb}: docker is not installed on this machine: make up installs it\n"
