@@ -65,7 +65,7 @@ dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locatio
 	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port $(DEV_PORT)
 
 # The number of test processes, each with its own stack (tests/README.md).
-WORKERS = 4
+WORKERS = 3
 
 test: .venv/made ## Run all tests.
 	@machine/setup.sh tests
