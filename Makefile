@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs dev test test-quick test-machines screenshots bench lint format lock
+.PHONY: help setup demo up down destroy status credentials logs dev test test-quick test-whole screenshots bench lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -76,9 +76,9 @@ test-quick: .venv/made ## Run the static and unit tests, and the main job on one
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-test-machines: .venv/made ## Run the long form of the tests of bare machines: Debian 13, with and without a registry.
-	@machine/setup.sh
-	@.venv/bin/python -m pytest -m 'whole or not whole' tests/machine/test_debian_13.py
+test-whole: .venv/made ## Run the long tests that `make test` leaves out: bare machines, upgrade, Spark, 200 files.
+	@machine/setup.sh tests
+	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
 
 screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
 	@machine/setup.sh tests

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import tarfile
 
+import pytest
+
 from support import ROOT
 from support.cli import docker
 
@@ -39,6 +41,7 @@ def schedules(stack):
     return {one["name"]: one["scheduleState"]["status"] for one in found}
 
 
+@pytest.mark.whole
 def test_history_outputs_passwords_and_schedules_outlive_an_upgrade(new_stack, tmp_path):
     stack = new_stack("upgrade")
     new_root, stack.root = stack.root, earlier_checkout(tmp_path)

@@ -122,6 +122,7 @@ def test_a_data_frame_goes_to_bigquery_and_another_run_reads_it(warehouse, manag
     assert in_bigquery(warehouse, "*", f"{manager}_sum") == (["INTEGER"], [["55"]])
 
 
+@pytest.mark.whole
 def test_spark_replaces_one_partition_in_bigquery_and_keeps_every_type(warehouse):
     materialize_day(warehouse, "2026-01-01", rows=2)
     materialize_day(warehouse, "2026-01-02", rows=3)
@@ -152,7 +153,7 @@ def test_stores_work_across_the_processes_of_one_run(warehouse, manager):
     assert metadata(warehouse, run)["sum"] == 55
 
 
-@pytest.mark.parametrize("manager", BIGQUERY)
+@pytest.mark.parametrize("manager", ["pandas", pytest.param("pyspark", marks=pytest.mark.whole)])
 def test_bigquery_works_across_the_processes_of_one_run_and_its_table_is_replaced(
     warehouse, manager
 ):

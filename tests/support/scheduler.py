@@ -22,8 +22,8 @@ SPLIT = {
 # Seconds that a group takes, by the beginning of its name, if that is more than a few.
 SECONDS = {
     "tests/browser/test_ui.py": 150,
-    "tests/machine/test_debian_13.py": 200,
-    "tests/stores/test_io_managers.py": 480,
+    "tests/machine/test_debian_13.py": 350,
+    "tests/stores/test_io_managers.py": 400,
     "tests/stack/test_edge_settings.py": 120,
     "tests/stack/test_forged_runs.py": 120,
     "tests/stack/test_request_fuzz.py": 120,
@@ -31,8 +31,11 @@ SECONDS = {
     "tests/stack/test_hostile_logs.py::test_no_read_of_10_000": 110,
     "tests/stack/test_memory.py": 80,
     "tests/stack/test_scaffolded_files.py": 120,
+    "tests/stack/test_services.py::test_plain_compose": 150,
     "tests/stack/test_stock_launcher.py": 150,
+    "tests/stack/test_triggers.py::test_each_file": 100,
     "tests/stack/test_upgrade.py": 200,
+    "tests/stack/test_wrong_input.py::test_an_unset": 90,
     "tests/unit/test_guard.py": 70,
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
