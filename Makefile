@@ -5,6 +5,7 @@
 SHELL := bash
 
 help: ## Print this list.
+	@command -v python3 >/dev/null || { echo 'python3 is missing: `make demo` installs it'; exit 1; }
 	@python3 -m cli.reference help
 
 setup: ## Install what this machine lacks, and get the base images.

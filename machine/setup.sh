@@ -21,6 +21,8 @@ readonly STANDIN_PYTHON=standin/python:3.13-trixie-$STANDIN_RECIPE
 readonly STANDIN_POSTGRES=standin/postgres:17-trixie-$STANDIN_RECIPE
 readonly STANDIN_CADDY=standin/caddy:2-trixie-$STANDIN_RECIPE
 
+# Older ones do not override what is included (docker/compose#11404).
+readonly COMPOSE_NEEDED=2.26
 readonly MACHINE_ENV=.machine.env
 readonly ENGINE_LOG=/var/log/dockerd.log
 readonly ENGINE_START_SECONDS=60
@@ -103,6 +105,11 @@ ensure_browser() {
 # --- container engine ---------------------------------------------------------------------
 
 engine_answers() { docker info >/dev/null 2>&1; }
+compose_is_new_enough() {
+    local version
+    version=$(docker compose version --short)
+    printf '%s\n' "$COMPOSE_NEEDED" "${version#v}" | sort -VC
+}
 plugins_answer() { docker compose version >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1; }
 
 ensure_engine() {
@@ -114,6 +121,7 @@ ensure_engine() {
     fi
     plugins_answer || install_engine
     plugins_answer || refuse "docker compose (v2) or docker buildx is missing: install the two plugins, https://docs.docker.com/compose/install/linux/"
+    compose_is_new_enough || refuse "docker compose $(docker compose version --short) is too old, $COMPOSE_NEEDED is needed: https://docs.docker.com/compose/install/linux/"
 }
 
 install_engine() {

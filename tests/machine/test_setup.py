@@ -1,6 +1,7 @@
 """machine/setup.sh on a machine that is ready, one that is not, and one whose engine was killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -60,6 +61,23 @@ def test_too_little_disk_is_refused():
 def test_an_engine_elsewhere_that_does_not_answer_is_named():
     line = one_line(setup(DOCKER_HOST="tcp://127.0.0.1:1"))
     assert "DOCKER_HOST=tcp://127.0.0.1:1" in line
+
+
+@pytest.mark.parametrize(
+    ("version", "is_enough"),
+    [("2.24.7", False), ("v2.9.0", False), ("2.26.0", True), ("v2.40.3-desktop.1", True)],
+)
+def test_a_compose_that_is_too_old_is_refused_by_name(tmp_path, version, is_enough):
+    docker = tmp_path / "docker"
+    real = shutil.which("docker")
+    asked = '[ "$*" = "compose version --short" ]'
+    docker.write_text(f'#!/bin/sh\n{asked} && exec echo {version}\nexec {real} "$@"\n')
+    docker.chmod(0o755)
+    done = setup(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    if is_enough:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert f"docker compose {version} is too old, 2.26 is needed" in one_line(done)
 
 
 @needs_root
