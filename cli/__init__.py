@@ -14,6 +14,7 @@ and removes run containers together with the stack, because Compose does not kno
     outdated.py  removes services and networks that the stack no longer has
     runs.py      follows a run until it ends
     dotenv.py    reads the names in .env, and finds those that nothing uses
+    values.py    refuses values of settings that cannot work
     output.py    prints lines and tables for the operator
     errors.py    the error that ends a verb, and the exit statuses
     reference.py writes docs/reference/commands.md and settings.md

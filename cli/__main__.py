@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -70,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `./stack logs | head`
         sys.stderr.close()
+    except Exception as error:
+        if os.environ.get("STACK_TRACE"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        hint = "STACK_TRACE=1 shows where"
+        print(printable(f"{name_of(flags.verb)}: unexpected: {what} ({hint})"), file=sys.stderr)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

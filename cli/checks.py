@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
+import sys
+from pathlib import Path
 from typing import Any
 
 from cli import dotenv
 from cli.errors import StackError
 from cli.output import note
 from cli.stack import Stack
+
+# The engine's socket in the guard's container.
+ENGINE = "/var/run/docker.sock"
 
 
 def refuse_bad_settings(stack: Stack) -> None:
@@ -33,6 +38,19 @@ def refuse_bad_settings(stack: Stack) -> None:
             near = dotenv.nearest(profile, known)
             hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
             raise StackError(f"COMPOSE_PROFILES has {profile!r}, which switches nothing on: {hint}")
+
+
+def refuse_missing_files(stack: Stack) -> None:
+    """Raises StackError when a setting names a file, or the engine's socket, that is not there."""
+    for name, secret in stack.config["secrets"].items():
+        if not Path(secret["file"]).exists():
+            raise StackError(f"{name.upper()}={secret['file']}: there is no such file")
+    volumes: list[dict[str, str]] = stack.config["services"]["guard"]["volumes"]
+    (where,) = (one["source"] for one in volumes if one["target"] == ENGINE)
+    # Elsewhere, and for an engine on another machine, the path is not one of this file system.
+    is_here = stack.environment.get("DOCKER_HOST", "unix:").startswith("unix:")
+    if sys.platform == "linux" and is_here and not Path(where).is_socket():
+        raise StackError(f"DOCKER_SOCKET={where} is not the socket of a Docker engine")
 
 
 def _profiles(stack: Stack) -> list[str]:

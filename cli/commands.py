@@ -51,6 +51,11 @@ def volumes(stack: str) -> list[str]:
     return ["volume", "ls", "--quiet", f"--filter=label={PROJECT_LABEL}={stack}"]
 
 
+def images(stack: str) -> list[str]:
+    """For docker: lists the IDs of the images that Compose built for a stack."""
+    return ["image", "ls", "--quiet", f"--filter=label={PROJECT_LABEL}={stack}"]
+
+
 def networks(stack: str) -> list[str]:
     """For docker: lists a stack's networks, one `name` and `name in the Compose file` a line."""
     columns = f'{{{{.Name}}}} {{{{.Label "{NETWORK_LABEL}"}}}}'

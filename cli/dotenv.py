@@ -10,7 +10,13 @@ from pathlib import Path
 NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*[=:]\s*(.*)")
 SETTING = re.compile(r"#?([A-Z_]+)=")
 # Compose, the docker client and our build read these as well.
-OTHERS = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(https?|no|all)_proxy)")
+OTHERS = re.compile(r"(DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(https?|no|all)_proxy)")
+COMPOSE = tuple(f"COMPOSE_{name}" for name in (
+    "ANSI", "BAKE", "CONVERT_WINDOWS_PATHS", "DISABLE_ENV_FILE", "ENV_FILES", "EXPERIMENTAL",
+    "FILE",
+    "HTTP_TIMEOUT", "IGNORE_ORPHANS", "MENU", "PARALLEL_LIMIT", "PATH_SEPARATOR", "PROGRESS",
+    "PROJECT_DIRECTORY", "PROJECT_NAME", "REMOVE_ORPHANS", "STATUS_STDOUT",
+))  # fmt: skip
 # How alike two names are that are probably the same: HTP_PORT and HTTP_PORT are 0.94.
 ALIKE = 0.8
 # The operator's files. A name that is in one of them is in use.
@@ -72,7 +78,7 @@ def unread(root: Path, names: Iterable[str]) -> dict[str, str]:
         root: The folder with .env.example.
         names: The names in .env.
     """
-    known = settings(root)
+    known = [*settings(root), *COMPOSE]
     suspects = [name for name in names if name not in known and not OTHERS.fullmatch(name)]
     if not suspects:
         return {}
@@ -86,7 +92,9 @@ def unread(root: Path, names: Iterable[str]) -> dict[str, str]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name that is most similar, or an empty string if none is similar enough."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1, ALIKE)), "")
+    by_case = {one.upper(): one for one in known}
+    alike = difflib.get_close_matches(name.upper(), list(by_case), 1, ALIKE)
+    return by_case[alike[0]] if alike else ""
 
 
 def _users_files(root: Path) -> Iterable[Path]:

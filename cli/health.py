@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ def problems(stack: Stack) -> list[str]:
         state = states.get(service)
         if state is None:
             found.append(f"{service}: has no container: make up")
-        elif state["State"] == "exited" and state["ExitCode"] == 0 and _is_one_shot(state):
+        elif is_done(state):
             continue
         elif state["State"] != "running":
             found.append(f"{service}: {state['State']}, exit status {state['ExitCode']}:"
@@ -47,8 +48,8 @@ def location_errors(stack: Stack) -> list[str]:
 def last_line(stack: Stack, service: str) -> str:
     """The last line that a service wrote."""
     log = stack.compose(*commands.logs([service], 20), "--no-log-prefix").stdout
-    # Compose 2.26 writes "erase this line" before each, also to a pipe.
-    lines = [line.strip() for line in log.replace("\x1b[2K", "").splitlines()]
+    # Compose 2.26 writes "erase this line" before each, also to a pipe. Services write colours.
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", log).splitlines()]
     return next((line for line in reversed(lines) if line), "")
 
 
@@ -60,7 +61,9 @@ def _health_output(container: str) -> str:
     return checks[-1]["Output"].strip() if checks else "no health check has run yet"
 
 
-def _is_one_shot(state: Mapping[str, Any]) -> bool:
-    """Whether a service is a one-shot: only one-shots have no restart policy."""
+def is_done(state: Mapping[str, Any]) -> bool:
+    """Whether a service is a one-shot that succeeded. Only one-shots have no restart policy."""
+    if state["State"] != "exited" or state["ExitCode"]:
+        return False
     policy = docker("inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", state["ID"])
     return policy.strip() == "no"

@@ -37,7 +37,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def ask(question: str) -> bool:
     """Asks a question on the terminal. Only `y` and `yes` mean yes."""
-    return input(printable(f"{question} [y/N] ")).strip().lower() in ("y", "yes")
+    try:
+        return input(printable(f"{question} [y/N] ")).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def show(command: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cli import commands, dotenv
+from cli import commands, dotenv, values
 from cli.client import Client, Endpoint
 from cli.errors import StackError
 from cli.output import note
@@ -58,7 +57,7 @@ class Stack:
     def settings(self) -> dict[str, str]:
         """The names in .env with their values."""
         path = self.root / ".env"
-        return dotenv.read(path.read_text()) if path.is_file() else {}
+        return dotenv.read(path.read_text(errors="replace")) if path.is_file() else {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -67,13 +66,7 @@ class Stack:
         Raises:
             StackError: A setting is refused.
         """
-        # Compose would change "My Stack!" to "mystack" without a message.
-        name = self.environment.get("STACK_NAME") or self.settings.get("STACK_NAME")
-        if name and not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
-            raise StackError(
-                f"STACK_NAME={name!r} cannot name a stack: use lower-case letters, digits, - and _,"
-                " beginning with a letter or digit"
-            )
+        values.refuse_wrong(self.environment, self.settings)
         config = json.loads(self.compose("config", "--format", "json").stdout)
         edge = config["services"]["edge"]["environment"]
         has_key = config["secrets"]["tls_key"]["file"] != "/dev/null"
@@ -133,6 +126,8 @@ class Stack:
         Raises:
             StackError: The stack is not up, or there is no such user.
         """
+        if self.services().get("sign_in", {}).get("State") != "running":
+            raise StackError(f"the stack {self.name} is not up: make up")
         where = f"/run/sign-in-credentials/{user}"
         return self.compose("exec", "--no-TTY", "sign_in", "cat", where).stdout.strip()
 

@@ -24,13 +24,13 @@ def run(stack: Stack, flags: Namespace) -> None:
     images = _images(stack)
     say(f"volumes of the stack {stack.name}: {', '.join(volumes) or 'none'}")
     if not flags.force:
-        if not sys.stdin.isatty():
+        if not sys.stdin or not sys.stdin.isatty():
             raise StackError("destroy deletes data and cannot ask here: FORCE=1 make destroy")
         if not ask(f"Delete all runs, logs and values of the stack {stack.name}?"):
             raise StackError("nothing was deleted")
         if images and not flags.images:
             flags.images = ask(
-                f"Remove its {len(images)} images as well? The next start builds again."
+                f"Remove its {len(images)} images as well? The next start builds them again."
             )
     down.stop(stack, volumes=True)
     # Volumes of an earlier version of the stack, which Compose does not know any more.
@@ -43,9 +43,5 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 
 def _images(stack: Stack) -> list[str]:
-    """The names of this stack's images that are on this machine."""
-    services = stack.with_all_profiles.config["services"].values()
-    named = {service["image"] for service in services}
-    return sorted(
-        named & set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
-    )
+    """The IDs of this stack's images, also of those that later builds have replaced."""
+    return sorted(set(docker(*commands.images(stack.name)).split()))

@@ -24,6 +24,7 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 def stop(stack: Stack, *, volumes: bool = False) -> None:
     """Stops the daemon, then the runs in progress, then the rest. Deletes data if `volumes`."""
+    _ = stack.name  # refuses wrong settings, before anything stops
     stack.compose("stop", "daemon", check=False)
     in_flight = stack.run_containers(running_only=True)
     if in_flight:

@@ -18,6 +18,8 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when there is no such run container."""
+    if not flags.run and not stack.services():
+        raise StackError(f"the stack {stack.name} has no containers: make up")
     if not flags.run:
         services = stack.config["services"]
         command = stack.command(*commands.logs(services, follow=flags.follow))

@@ -25,11 +25,12 @@ def run(stack: Stack, flags: Namespace) -> None:
         if state is None:
             rows.append([service, "absent", "", ""])
         else:
-            done = state["State"] == "exited" and state["ExitCode"] == 0
+            done = health.is_done(state)
             shown = "done" if done else state["State"]
             rows.append([service, shown, state["Health"], state["Status"]])
     runs = len(stack.run_containers(running_only=True))
-    problems = health.problems(stack) if states else [f"the stack {stack.name} is not up: make up"]
+    is_up = any(state["State"] == "running" for state in states.values())
+    problems = health.problems(stack) if is_up else [f"the stack {stack.name} is not up: make up"]
     if flags.json:
         parts = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
         result = {"stack": stack.name, "url": stack.ui_url, "parts": parts}

@@ -38,6 +38,8 @@ PASSWORDS = Path("/run/sign-in-credentials")
 # The edge forwards operators to the web server and viewers to the read-only web server.
 GROUPS = {"dagster": "dagster-operators", "viewer": "dagster-viewers"}
 SESSION_SECONDS = 12 * 3600
+# A first start takes half a minute on two cores.
+SECONDS_TO_START = 120
 # An address may try this many wrong passwords at once, and then one more after each interval.
 GUESSES = 10
 SECONDS_PER_GUESS = 30
@@ -312,7 +314,11 @@ async def _announce(_: web.Application) -> AsyncIterator[None]:
     """Prints where and how to sign in when the edge answers. `docker compose up` ends with it."""
 
     async def say_when_ready() -> None:
-        await edge_answers()
+        try:
+            await asyncio.wait_for(edge_answers(), SECONDS_TO_START)
+        except TimeoutError:
+            print("The web UI does not answer yet: docker compose ps --all shows why", flush=True)
+            await edge_answers()
         where, password = os.environ["UI_URL"], PASSWORDS / "dagster"
         print(
             f"Dagster is ready: sign in at {where} as dagster\n"

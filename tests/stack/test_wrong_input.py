@@ -1,6 +1,7 @@
 """Wrong input: one clear line that names the cause and the remedy, and nothing is lost."""
 
 import socket
+from pathlib import Path
 
 import yaml
 
@@ -27,11 +28,21 @@ def test_a_taken_port_is_refused_before_anything_is_built(new_stack):
 
 def test_a_wrong_stack_name_is_refused_by_name(new_stack):
     line = refusal(new_stack("name", STACK_NAME="My Stack!").verb("up"))
-    assert line.startswith("up: STACK_NAME='My Stack!' cannot name a stack: use lower-case letters")
+    assert line.startswith("up: STACK_NAME='My Stack!' cannot be used: use lower-case letters")
 
 
 def test_a_port_that_is_not_a_number_is_refused_by_name(new_stack):
-    assert "http" in refusal(new_stack("port", HTTP_PORT="http").verb("up"))
+    for port in ("http", "0", "70000", "3000-3010"):
+        line = refusal(new_stack("port", HTTP_PORT=port).verb("up"))
+        assert line == f"up: HTTP_PORT={port!r} cannot be used: use a number from 1 to 65535"
+
+
+def test_a_file_or_a_socket_that_is_not_there_is_refused_by_name(new_stack, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    for setting in ("CA_BUNDLE", "DOCKER_SOCKET"):
+        line = refusal(new_stack("file", **{setting: nowhere}).verb("up"))
+        assert line.startswith(f"up: {setting}={nowhere}")
+    assert not Path(nowhere).exists()
 
 
 def test_a_certificate_without_a_domain_or_a_key_is_refused(new_stack, tmp_path):

@@ -1,11 +1,12 @@
 """The operator's command line, as the tests use it. No other file of the tests imports cli/."""
 
-from cli import checks, commands, dotenv, reference
+from cli import checks, commands, dotenv, reference, values
 from cli.__main__ import VERBS, main, name_of
 from cli.client import FINAL, LAUNCH, RUN, basic
 from cli.commands import STACK_LABEL
 from cli.errors import StackError
 from cli.health import problems
+from cli.output import ask
 from cli.stack import OPERATOR, Stack, docker
 
 # Runs a verb; relative to a checkout.
@@ -21,6 +22,7 @@ __all__ = [
     "VERBS",
     "Stack",
     "StackError",
+    "ask",
     "basic",
     "checks",
     "commands",
@@ -30,4 +32,5 @@ __all__ = [
     "name_of",
     "problems",
     "reference",
+    "values",
 ]

@@ -1,12 +1,14 @@
 """The command line without Docker: what it runs, what it refuses, and how it is laid out."""
 
 import ast
+import io
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from support import ROOT
-from support.cli import VERBS, commands, dotenv, main, name_of
+from support.cli import VERBS, Stack, StackError, ask, commands, dotenv, main, name_of, values
 
 MODULES = sorted((ROOT / "cli").rglob("*.py"))
 
@@ -72,14 +74,11 @@ def repository(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("HTP_PORT", "HTTP_PORT"), ("http_port", ""), ("COMPOSE_PROFILE", "COMPOSE_PROFILES"),
-     ("BIND_ADRESS", "BIND_ADDRESS"), ("AWS_ACCESS_KEY_ID", "")],
+    [("HTP_PORT", "HTTP_PORT"), ("http_port", "HTTP_PORT"), ("BIND_ADRESS", "BIND_ADDRESS"),
+     ("COMPOSE_PROFILE", "COMPOSE_PROFILES"), ("AWS_ACCESS_KEY_ID", "")],
 )  # fmt: skip
 def test_a_name_that_nothing_reads_is_found_with_the_nearest_setting(repository, name, near):
-    if name == "COMPOSE_PROFILE":
-        assert dotenv.nearest(name, dotenv.settings(repository)) == near
-    else:
-        assert dotenv.unread(repository, [name]) == {name: near}
+    assert dotenv.unread(repository, [name]) == {name: near}
 
 
 @pytest.mark.parametrize(
@@ -135,3 +134,53 @@ def test_without_docker_a_verb_says_so_in_one_line(verb, monkeypatch, tmp_path, 
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said == f"{verb}: docker is not installed on this machine: make up installs it\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("STACK_NAME", ["a", "blue-2", "a__b", "a--b"], ["My Stack!", "a_", "-a", "a___b", "é"]),
+        ("HTTP_PORT", ["1", "3000", "65535"], ["0", "65536", "70000", "-1", "3000-3010", "x"]),
+        ("DOMAIN", ["dagster.example.com"], ["https://dagster.example.com", "a/b"]),
+        ("UI_URL", ["https://a.example:1/x"], ["a.example"]),
+        ("ALLOW_ASSET_REPORTS", ["0", "1"], ["yes"]),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_the_name_of_its_setting(name, right, wrong):
+    for value in [*right, "", "${OTHER}"]:
+        values.refuse_wrong({name: value})
+    for value in wrong:
+        with pytest.raises(StackError, match=f"^{name}="):
+            values.refuse_wrong({}, {name: value})
+        values.refuse_wrong({name: right[0]}, {name: value})  # the environment wins
+
+
+@pytest.mark.parametrize("content", [b"FOO=\xff\nHTTP_PORT=0\n", b'HTTP_PORT=0\nA="never ends\n'])
+def test_a_dotenv_file_that_is_no_text_ends_no_verb_in_a_traceback(tmp_path, content):
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(StackError, match="HTTP_PORT='0'"):
+        _ = Stack(tmp_path, {"HTTP_PORT": ""}).config
+
+
+def test_an_error_that_nothing_expected_is_one_line_too(monkeypatch, capsys):
+    def broken(self):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Stack, "services", broken)
+    with pytest.raises(SystemExit) as ended:
+        main(["status"])
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("status: unexpected: OSError: No space left on device")
+
+
+def test_the_command_line_works_through_a_link_from_another_folder(tmp_path):
+    link = tmp_path / "stack"
+    link.symlink_to(ROOT / "stack")
+    done = subprocess.run([link, "--help"], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, b"usage: ./stack" in done.stdout) == (0, True)
+
+
+def test_no_answer_to_a_question_is_no(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert not ask("Delete?")

@@ -1,0 +1,38 @@
+"""Refuses values of settings that cannot work, by name, before Compose reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from cli.errors import StackError
+
+PORT = r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]"
+# What each setting may be, and how to say so.
+FORMS = {
+    # Compose would change "My Stack!" to "mystack" without a message. Images have this name too.
+    "STACK_NAME": (
+        r"[a-z0-9]+((_|__|-+)[a-z0-9]+)*",
+        "lower-case letters, digits, - and _, beginning and ending with a letter or digit",
+    ),
+    "HTTP_PORT": (PORT, "a number from 1 to 65535"),
+    "DOMAIN": (r"[A-Za-z0-9.-]+", "a host name without http:// or a path"),
+    "UI_URL": (r"https?://\S+", "an address that begins with http:// or https://"),
+    "ALLOW_ASSET_REPORTS": (r"[01]", "0 or 1"),
+}
+
+
+def refuse_wrong(*sources: Mapping[str, str]) -> None:
+    """Refuses a wrong value.
+
+    Args:
+        sources: Settings by name. The first source that has one wins.
+
+    Raises:
+        StackError: A value has not the form that its setting needs.
+    """
+    for name, (form, use) in FORMS.items():
+        value = next((source[name] for source in sources if source.get(name)), "")
+        # Compose replaces variables, and this does not.
+        if value and "$" not in value and not re.fullmatch(form, value):
+            raise StackError(f"{name}={value!r} cannot be used: use {use}")
