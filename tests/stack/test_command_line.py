@@ -67,6 +67,8 @@ def test_all_that_a_failing_compose_says_is_shown(new_stack):
 
 def test_a_changed_file_of_your_code_restarts_its_code_server_and_nothing_else(stack):
     file = stack.root / "code_location/src/code_location/defs/changed.py"
+    # Tests before this one have started some services with other settings.
+    assert stack.verb("up").returncode == 0
     before = containers(stack)
     file.write_text("import dagster as dg\n\n\n@dg.asset\ndef changed() -> int:\n    return 1\n")
     try:
