@@ -36,7 +36,7 @@ SECONDS = {
     "tests/stack/test_triggers.py::test_each_file": 100,
     "tests/stack/test_upgrade.py": 200,
     "tests/stack/test_wrong_input.py::test_an_unset": 90,
-    "tests/unit/test_guard.py": 70,
+    "tests/unit/test_guard.py": 40,
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
 NOT_SHARED = (

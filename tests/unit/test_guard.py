@@ -217,26 +217,29 @@ def test_an_unset_variable_is_refused_at_start():
         Policy.from_launcher(LAUNCHER, {})
 
 
-@settings(
-    max_examples=20_000, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
-@given(mutation=mutations())
-def test_no_request_of_20_000_gets_a_container_outside_the_policy(policy, asked, mutation):
-    request = mutated(asked, mutation)
-    try:
-        body = rebuilt(policy, request)
-    except Refused:
-        return
-    if body["Image"] != IMAGE:
-        return  # refused by the listener: test_no_other_image_is_allowed
-    resources = {name: body["HostConfig"][name] for name in RESOURCES}
-    assert all(0 < value <= policy.host[name] for name, value in resources.items())
-    assert body["HostConfig"] == {**policy.host, **resources}
-    assert body["Image"] == IMAGE
-    assert body["Cmd"][:3] in COMMANDS
-    assert {entry.partition("=")[0] for entry in body["Env"]} <= policy.variables
-    assert policy.labels.items() <= body["Labels"].items()
-    assert set(body) == {"Image", "Cmd", "Env", "Labels", "HostConfig", "NetworkingConfig"}
+@pytest.mark.parametrize("count", [4_000, pytest.param(20_000, marks=pytest.mark.whole)])
+def test_no_random_request_gets_a_container_outside_the_policy(policy, asked, count):
+    @settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(mutation=mutations())
+    def holds(mutation):
+        try:
+            body = rebuilt(policy, mutated(asked, mutation))
+        except Refused:
+            return
+        if body["Image"] != IMAGE:
+            return  # refused by the listener: test_no_other_image_is_allowed
+        resources = {name: body["HostConfig"][name] for name in RESOURCES}
+        assert all(0 < value <= policy.host[name] for name, value in resources.items())
+        assert body["HostConfig"] == {**policy.host, **resources}
+        assert body["Image"] == IMAGE
+        assert body["Cmd"][:3] in COMMANDS
+        assert {entry.partition("=")[0] for entry in body["Env"]} <= policy.variables
+        assert policy.labels.items() <= body["Labels"].items()
+        assert set(body) == {"Image", "Cmd", "Env", "Labels", "HostConfig", "NetworkingConfig"}
+
+    holds()
 
 
 # --- the listeners, in front of a socket that notes whatever reaches it ---
