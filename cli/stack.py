@@ -110,7 +110,7 @@ class Stack:
         variable = "DAGSTER_CONTAINER_IMAGE"
         return [n for n, one in services.items() if variable in (one.get("environment") or {})]
 
-    @property
+    @cached_property
     def with_all_profiles(self) -> Stack:
         """The same stack with all profiles. Compose ignores containers of inactive profiles."""
         return Stack(self.root, {**self.environment, "COMPOSE_PROFILES": "*"})

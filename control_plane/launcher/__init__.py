@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
-import yaml
 from dagster import DagsterInvariantViolationError
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._serdes import ConfigurableClassData
@@ -41,8 +40,9 @@ class ComposeRunLauncher(DockerRunLauncher):
             filled = fill(config_value, os.environ)
         except Unset as unset:
             raise DagsterInvariantViolationError(str(unset)) from None
-        # The instance page of the web UI shows this.
-        shown = inst_data._replace(config_yaml=yaml.safe_dump(filled))
+        # The instance page shows this, to viewers too. It shows no other variable's value.
+        text = inst_data.config_yaml.replace("${STACK_NAME}", os.environ.get("STACK_NAME", ""))
+        shown = inst_data._replace(config_yaml=text)
         return super().from_config_value(shown, cast("Mapping[str, Any]", filled))
 
     def get_container_context(self, dagster_run: DagsterRun) -> DockerContainerContext:

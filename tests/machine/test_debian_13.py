@@ -9,13 +9,13 @@ itself, where nothing answers: images come from a registry on loopback, or from 
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from support import ROOT
+from support.harness import checkout
 
 PREFIX = os.environ.get("TEST_STACK_PREFIX", "dagster-test")
 DEBIAN_13 = "standin/debian:trixie"
@@ -72,15 +72,6 @@ def base_images():
     return {official(name): here[name] for name in IMAGES}
 
 
-def checkout(folder):
-    """What git would clone now."""
-    listing = "git", "ls-files", "--cached", "--others", "--exclude-standard"
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(lambda name: (ROOT / name).is_file(), names.splitlines()):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)
-
-
 class Machine:
     """A container that is a machine."""
 
@@ -97,7 +88,7 @@ class Machine:
             "--volume", "/var/lib/docker", "--publish", f"127.0.0.1::{REGISTRY_PORT}",
             "--add-host", "registry-1.docker.io:127.0.0.1", image, "sleep", "infinity",
         )  # fmt: skip
-        checkout(folder)
+        (checkout(folder) / ".machine.env").unlink()
         docker("cp", str(folder), f"{name}:{CHECKOUT}")
         # The official image has no authorities at all.
         self.run("apt-get update && apt-get install --yes --no-install-recommends ca-certificates")

@@ -8,7 +8,6 @@ import socket
 import subprocess
 
 import pytest
-import yaml
 
 from support.cli import COMMAND, docker
 
@@ -146,14 +145,3 @@ def test_destroy_lists_the_volumes_and_asks_about_them_and_about_the_images(new_
     assert done.returncode == 0, done.stderr
     assert not docker("volume", "ls", "--quiet", "--filter", f"name={stack.name}_")
     assert not docker("image", "ls", "--quiet", mine)
-
-
-@pytest.fixture
-def override(stack):
-    """Whatever a user puts there is read, and git does not see it."""
-    return yaml.safe_load((stack.root / "docker-compose.override.yml.example").read_text())
-
-
-def test_the_example_of_an_override_file_is_one(stack, override):
-    names = set(stack.config["services"]) | set(stack.config["networks"])
-    assert set(override.get("services", {})) | set(override.get("networks", {})) <= names

@@ -132,27 +132,25 @@ def test_destroy_asks_before_it_deletes(stack):
 
 
 def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
-    """`docker compose up -d --wait` with no .env and no make, where engine and images are there."""
+    """`docker compose up` with no .env and no make, where engine and images are there."""
     second = new_stack("plain", addresses="default")
     second.compose("build")
     of_the_machine = second.root / ".machine.env"
     settings = of_the_machine.read_text()
     of_the_machine.unlink()
     plain = second.environment | {"PYTHON_IMAGE": "", "POSTGRES_IMAGE": ""}
-    done = subprocess.run(
-        ["docker", "compose", "up", "--detach", "--wait"],
-        cwd=second.root, env=plain, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert second.is_healthy()
-    # It says where to sign in and how; the command it names prints what lets us in.
-    hint = wait_until(
-        lambda: (log := second.compose("logs", "--no-log-prefix", "sign_in").stdout)
-        and "The password: " in log and log,
-        "the line about the password",
-    )  # fmt: skip
-    assert f"sign in at {second.ui_url} as dagster" in hint
-    command = hint.partition("The password: docker compose ")[2].split()[:4]
+    shown = second.root / "shown"
+    with shown.open("w") as output:
+        client = subprocess.Popen(
+            ["docker", "compose", "up"], cwd=second.root, env=plain, stdout=output, stderr=output
+        )
+    wait_until(lambda: "The password: " in shown.read_text(), "the line about the password", 240)
+    wait_until(second.is_healthy, "the second stack")
+    # It ends with where to sign in and how; the command it names prints what lets us in.
+    *before, where, how = shown.read_text().splitlines()
+    assert f"sign in at {second.ui_url} as dagster" in where
+    assert not [line for line in before if "| " in line]
+    command = how.partition("The password: docker compose ")[2].split()[:4]
     assert second.compose(command[0], "--no-TTY", *command[1:]).stdout.strip() == second.password
     run = second.run("process_numbers")
     assert run not in history(stack)
@@ -167,5 +165,7 @@ def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
         assert len(docker(*ours).split()) == len(without) + 1
         assert second.verb(*last).returncode == 0
         assert len(docker(*ours).split()) == (len(without) if last == ["up"] else 0)
+    # It ends with the stack.
+    client.wait(60)
     left = docker("volume", "ls", "--quiet", "--filter", f"name={second.name}_")
     assert left == ""

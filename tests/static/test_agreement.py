@@ -296,6 +296,17 @@ def test_start_order_is_by_health_only():
             assert condition["condition"] != "service_started", name
 
 
+def test_the_example_of_an_override_file_changes_what_is_there():
+    override = yaml.safe_load(text("docker-compose.override.yml.example"))
+    assert set(override["services"]) <= set(SERVICES)
+    assert set(override["networks"]) == set(COMPOSE["networks"])
+
+
+def test_compose_up_shows_the_log_of_the_service_that_says_where_to_sign_in_and_no_other():
+    attached = [name for name, service in SERVICES.items() if service.get("attach", True)]
+    assert attached == ["sign_in"]
+
+
 def test_only_the_guard_mounts_the_docker_socket():
     holders = [name for name in SERVICES if "docker.sock" in str(SERVICES[name].get("volumes"))]
     assert holders == ["guard"]

@@ -36,6 +36,16 @@ def test_a_dollar_sign_that_begins_no_name_is_refused_with_its_value():
         fill(["5$ a day"], {})
 
 
+def test_the_instance_page_shows_the_stack_s_name_and_no_value_of_another_variable(monkeypatch):
+    monkeypatch.setenv("STACK_NAME", "blue")
+    monkeypatch.setenv("TEAM", "a secret")
+    config = "container_kwargs: {labels: {stack: '${STACK_NAME}', team: '${TEAM}'}}"
+    data = DATA._replace(config_yaml=config)
+    launcher = ComposeRunLauncher.from_config_value(data, data.config_dict)
+    assert launcher.container_kwargs["labels"] == {"stack": "blue", "team": "a secret"}
+    assert launcher.inst_data.config_yaml == config.replace("${STACK_NAME}", "blue")
+
+
 # Each once broke the guard, which filled in the text of the file, or differed from the launcher.
 ODD_VALUES = ['say "hi"', "a\\b", "two\nlines", "${OTHER}", "$$", "é"]
 
