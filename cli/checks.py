@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-from cli import dotenv
+from cli import dotenv, values
 from cli.errors import StackError
 from cli.output import note
 from cli.stack import Stack
 
+# All variables of .env reach the services, and these decide how a program starts.
+RESERVED = ("DAGSTER_HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "PYTHONHOME", "PYTHONPATH")
 # The engine's socket in the guard's container.
 ENGINE = "/var/run/docker.sock"
 
@@ -22,6 +25,11 @@ def refuse_bad_settings(stack: Stack) -> None:
     Raises:
         StackError: There is one. The message contains the nearest known name.
     """
+    for name in stack.settings:
+        if name in RESERVED:
+            raise StackError(f".env sets {name}: services get it too, and could not start with it")
+    # What comes of DOMAIN and UI_URL when Compose has replaced the variables in them.
+    values.refuse_wrong({"DOMAIN": stack.endpoint.domain or "", "UI_URL": stack.ui_url})
     unread = dotenv.unread(stack.root, stack.settings)
     for name, near in unread.items():
         if near:
@@ -43,7 +51,7 @@ def refuse_bad_settings(stack: Stack) -> None:
 def refuse_missing_files(stack: Stack) -> None:
     """Raises StackError when a setting names a file, or the engine's socket, that is not there."""
     for name, secret in stack.config["secrets"].items():
-        if not Path(secret["file"]).exists():
+        if not Path(secret["file"]).is_file() and secret["file"] != os.devnull:
             raise StackError(f"{name.upper()}={secret['file']}: there is no such file")
     volumes: list[dict[str, str]] = stack.config["services"]["guard"]["volumes"]
     (where,) = (one["source"] for one in volumes if one["target"] == ENGINE)

@@ -52,8 +52,9 @@ def volumes(stack: str) -> list[str]:
 
 
 def images(stack: str) -> list[str]:
-    """For docker: lists the IDs of the images that Compose built for a stack."""
-    return ["image", "ls", "--quiet", f"--filter=label={PROJECT_LABEL}={stack}"]
+    """For docker: lists the images that Compose built for a stack, a `name:tag` and ID a line."""
+    columns = "{{.Repository}}:{{.Tag}} {{.ID}}"
+    return ["image", "ls", f"--filter=label={PROJECT_LABEL}={stack}", "--format", columns]
 
 
 def networks(stack: str) -> list[str]:

@@ -31,7 +31,7 @@ def read(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     inside = ""  # the quote that a value of several lines ends with
-    for line in text.removeprefix("\ufeff").splitlines():
+    for line in text.removeprefix("\ufeff").split("\n"):
         if inside:
             inside = "" if line.rstrip().endswith(inside) else inside
             continue

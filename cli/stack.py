@@ -82,8 +82,12 @@ class Stack:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that the web UI is published on."""
-        (port,) = self.config["services"]["edge"]["ports"]
-        return port["host_ip"], int(port["published"])
+        ports = self.config["services"]["edge"].get("ports")
+        if not ports:
+            raise StackError(
+                "the edge publishes no port: see `ports` in docker-compose.override.yml"
+            )
+        return ports[0].get("host_ip", ANY[0]), int(ports[0]["published"])
 
     @property
     def endpoint(self) -> Endpoint:
@@ -175,7 +179,8 @@ def _captured(
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, cwd=root, env=environment, text=True, capture_output=True, check=False
-        )
+            command, cwd=root, env=environment, text=True, errors="replace",
+            capture_output=True, check=False,
+        )  # fmt: skip
     except FileNotFoundError:
         raise StackError("docker is not installed on this machine: make up installs it") from None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from cli.errors import StackError
 
 PORT = r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]"
+NAME = r"[A-Za-z0-9.-]+"
 # What each setting may be, and how to say so.
 FORMS = {
     # Compose would change "My Stack!" to "mystack" without a message. Images have this name too.
@@ -16,8 +17,16 @@ FORMS = {
         "lower-case letters, digits, - and _, beginning and ending with a letter or digit",
     ),
     "HTTP_PORT": (PORT, "a number from 1 to 65535"),
-    "DOMAIN": (r"[A-Za-z0-9.-]+", "a host name without http:// or a path"),
-    "UI_URL": (r"https?://\S+", "an address that begins with http:// or https://"),
+    "DOMAIN": (NAME, "a host name without http:// or a path"),
+    "UI_URL": (
+        rf"https?://({NAME}|\[[0-9A-Fa-f:.]+\])(:({PORT}))?(/\S*)?",
+        "an address such as https://dagster.example.com:8443",
+    ),
+    "BIND_ADDRESS": (
+        r"[0-9.]+|\[[0-9A-Fa-f:.]+\]",
+        "an IPv4 address, or an IPv6 address in brackets such as [::1]",
+    ),
+    "DOCKER_SOCKET": (r"/.+", "an absolute path"),
     "ALLOW_ASSET_REPORTS": (r"[01]", "0 or 1"),
 }
 

@@ -43,5 +43,7 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 
 def _images(stack: Stack) -> list[str]:
-    """The IDs of this stack's images, also of those that later builds have replaced."""
-    return sorted(set(docker(*commands.images(stack.name)).split()))
+    """This stack's images, also those that later builds have replaced. Tags of yours stay."""
+    listed = [line.split() for line in docker(*commands.images(stack.name)).splitlines()]
+    tagged = {name for name, _ in listed if name.endswith(":current")}
+    return sorted(tagged | {image for name, image in listed if name == "<none>:<none>"})

@@ -22,6 +22,8 @@ def containers(stack):
     [
         ("HTP_PORT=3001", ".env sets HTP_PORT, which nothing reads: did you mean HTTP_PORT?"),
         ("COMPOSE_PROFILES=viewers", "'viewers', which switches nothing on: did you mean viewer?"),
+        ("PATH=/x", ".env sets PATH: services get it too, and could not start with it"),
+        ("DOMAIN={$HOME}", "cannot be used: use a host name without http:// or a path"),
         ("COMPOSE_PROFILES=x", "'x', which switches nothing on: there are viewer, warehouse"),
     ],
 )
@@ -137,6 +139,8 @@ def test_destroy_lists_the_volumes_and_asks_about_them_and_about_the_images(new_
     stack.compose("build", "prepare")
     stack.compose("create", "--no-build", "prepare")
     mine = stack.config["services"]["prepare"]["image"]
+    kept_tag = mine.replace(":current", ":mine")
+    docker("tag", mine, kept_tag)
     kept = answered(stack, "n\n", "destroy")
     assert kept.returncode == 1
     assert f"{stack.name}_postgres-data" in kept.stdout
@@ -145,3 +149,4 @@ def test_destroy_lists_the_volumes_and_asks_about_them_and_about_the_images(new_
     assert done.returncode == 0, done.stderr
     assert not docker("volume", "ls", "--quiet", "--filter", f"name={stack.name}_")
     assert not docker("image", "ls", "--quiet", mine)
+    assert docker("image", "ls", "--quiet", kept_tag)

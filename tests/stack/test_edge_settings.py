@@ -34,7 +34,9 @@ def container(stack, alias, *command, network="edge", image="code_location", opt
 @pytest.fixture(scope="module")
 def switched_on(stack):
     """What is refused by default (test_edge.py): reports, and names that are not the stack's."""
-    with stack.edge_with(ALLOW_ASSET_REPORTS="1", ALLOWED_HOSTS="other.lan workflows.lan"):
+    # With names and an address that are allowed anyway: they are twice in the list.
+    hosts = "other.lan workflows.lan localhost Other.lan"
+    with stack.edge_with(ALLOW_ASSET_REPORTS="1", ALLOWED_HOSTS=hosts, BIND_ADDRESS="127.0.0.1"):
         yield
 
 

@@ -55,6 +55,7 @@ def test_run_containers_are_found_by_the_labels_of_one_stack():
         ("A=\nB=2", {"A": "", "B": "2"}),
         ('KEY="-----BEGIN\nQUJD==\nREQ="\nB=2', {"KEY": "-----BEGIN", "B": "2"}),
         ("\ufeffA=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+        ("A=1\rB=2\r", {"A": "1\rB=2"}),
         ("A: 1", {"A": "1"}),
     ],
 )
@@ -142,7 +143,13 @@ def test_without_docker_a_verb_says_so_in_one_line(verb, monkeypatch, tmp_path, 
         ("STACK_NAME", ["a", "blue-2", "a__b", "a--b"], ["My Stack!", "a_", "-a", "a___b", "é"]),
         ("HTTP_PORT", ["1", "3000", "65535"], ["0", "65536", "70000", "-1", "3000-3010", "x"]),
         ("DOMAIN", ["dagster.example.com"], ["https://dagster.example.com", "a/b"]),
-        ("UI_URL", ["https://a.example:1/x"], ["a.example"]),
+        (
+            "UI_URL",
+            ["https://a.example:1/x", "http://[::1]:3000"],
+            ["a.example", "http://[::1", "http://x:99999", "http://x:abc"],
+        ),
+        ("BIND_ADDRESS", ["10.0.0.1", "[::1]"], ["::1", "localhost"]),
+        ("DOCKER_SOCKET", ["/run/user/1/docker.sock"], ["unix:///run/docker.sock", "d.sock"]),
         ("ALLOW_ASSET_REPORTS", ["0", "1"], ["yes"]),
     ],
 )
