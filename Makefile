@@ -77,7 +77,7 @@ test-quick: .venv/made ## Run the static and unit tests, and the main job on one
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-test-whole: .venv/made ## Run the long tests that `make test` leaves out: bare machines, upgrade, Spark, 200 files, 20,000 requests to the guard.
+test-whole: .venv/made ## Run what `make test` leaves out: bare machines, upgrade, Dagster's own launcher and web server, and long forms.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
 

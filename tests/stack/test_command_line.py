@@ -84,6 +84,25 @@ def test_a_changed_file_of_your_code_restarts_its_code_server_and_nothing_else(s
         assert stack.verb("up").returncode == 0
 
 
+def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(stack):
+    file = stack.root / "code_location/src/code_location/defs/numbers/broken.py"
+    file.write_text("import no_such_module\n")
+    try:
+        done = stack.verb("up")
+        assert done.returncode == 1
+        said = "code location code_location does not load: ", "No module named 'no_such_module'"
+        assert all(part in done.stderr.strip().splitlines()[-1] for part in said), done.stderr
+        # The UI is up and shows it; mended code is live after another `up`.
+        assert stack.graphql("{ version }")["version"]
+        status = stack.verb("status")
+        assert status.returncode == 1
+        assert "no_such_module" in status.stderr
+    finally:
+        file.unlink()
+        assert stack.verb("up").returncode == 0
+    stack.run("process_numbers")
+
+
 def test_a_first_start_without_addresses_leaves_no_network_and_says_where_the_cure_is(new_stack):
     """Two networks of the same addresses fail as the last ones of a machine do."""
     stack = new_stack("addresses")

@@ -74,6 +74,10 @@ def subscribed(stack, query, users, times, bytes_each):
     return asyncio.run(all_of_them())
 
 
+# They use one web server each, of the same image.
+USERS = [OPERATOR, pytest.param("viewer", marks=pytest.mark.whole)]
+
+
 @pytest.fixture(scope="module")
 def large_run(stack):
     """A run with 1,000 events of 40 kB."""
@@ -94,7 +98,7 @@ def test_many_who_subscribe_to_a_run_with_large_events_and_do_not_read(stack, la
 
 
 @pytest.mark.usefixtures("nothing_dies")
-@pytest.mark.parametrize("user", [OPERATOR, "viewer"])
+@pytest.mark.parametrize("user", USERS)
 def test_many_readers_of_a_sparse_log(stack, user):
     with attacker(stack, "sparse"):
         read = subscribed(stack, STEP_LOGS % '", "'.join(KEY), [user] * 4, 1, 30_000_000)
@@ -103,7 +107,7 @@ def test_many_readers_of_a_sparse_log(stack, user):
 
 
 @pytest.mark.usefixtures("nothing_dies")
-@pytest.mark.parametrize("user", [OPERATOR, "viewer"])
+@pytest.mark.parametrize("user", USERS)
 def test_many_who_follow_a_sparse_log_and_do_not_read(stack, user):
     with attacker(stack, "sparse"):
         subscribed(stack, STEP_LOGS % '", "'.join(KEY), [user] * 5, 20, 0)

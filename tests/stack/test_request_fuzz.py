@@ -120,6 +120,7 @@ def test_the_web_server_alone_refuses_every_odd_request(stack, launch, server):
         assert_held(fuzz_behind_the_edge(stack, server, settings))
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("dagster_s_own_web_server")
 def test_the_edge_alone_refuses_every_odd_request(stack, launch):
     with nothing_changes(stack, launch):
@@ -128,6 +129,7 @@ def test_the_edge_alone_refuses_every_odd_request(stack, launch):
             assert not seen["executed"], seen["executed"][:20]
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("dagster_s_own_web_server")
 def test_dagster_s_own_web_server_alone_accepts_some_odd_requests(stack, launch):
     """Else the tests above would show nothing."""

@@ -74,6 +74,7 @@ def test_dg_scaffolds_in_a_project_and_says_so_at_the_root(checkout):
     assert f"- {checkout.root}/code_location\n" in done.stderr
 
 
+@pytest.mark.whole
 def test_make_dev_serves_the_file_on_sqlite(checkout):
     lease = Lease()
     log = checkout.root / "dev.log"

@@ -5,6 +5,8 @@ import pytest
 from support.cli import docker
 from support.harness import wait_until
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def stock(stacks):

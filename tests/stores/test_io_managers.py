@@ -16,6 +16,9 @@ from support.cli import docker
 LOCATION = "warehouse_location"
 PICKLED = ["filesystem", "s3", "gcs"]
 BIGQUERY = ["pandas", "pyspark"]
+# Of what differs little from one to the next, the others run in make test-whole.
+SPARK_IN_WHOLE = ["pandas", pytest.param("pyspark", marks=pytest.mark.whole)]
+ONE_IN_SHORT = ["s3", *(pytest.param(m, marks=pytest.mark.whole) for m in ("filesystem", "gcs"))]
 # A run with Spark takes 40 seconds, on a busy machine twice as long.
 SPARK_SECONDS = 240
 # Run in the emulator's container: prints the answer to a query, as BigQuery's REST API gives it.
@@ -147,13 +150,13 @@ def test_spark_replaces_one_partition_in_bigquery_and_keeps_every_type(warehouse
     assert row[1:4] == ["1", "0.5", "row 1"]
 
 
-@pytest.mark.parametrize("manager", PICKLED)
+@pytest.mark.parametrize("manager", ONE_IN_SHORT)
 def test_stores_work_across_the_processes_of_one_run(warehouse, manager):
     run = warehouse.run(f"{manager}_in_several_processes", location=LOCATION)
     assert metadata(warehouse, run)["sum"] == 55
 
 
-@pytest.mark.parametrize("manager", ["pandas", pytest.param("pyspark", marks=pytest.mark.whole)])
+@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
 def test_bigquery_works_across_the_processes_of_one_run_and_its_table_is_replaced(
     warehouse, manager
 ):
@@ -184,21 +187,24 @@ def test_in_memory_is_refused_across_the_processes_of_one_run(warehouse):
     assert "in_memory keeps values in one process" in error_of(warehouse, run)
 
 
-@pytest.mark.parametrize("manager", BIGQUERY)
+@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
 def test_a_dataset_that_is_not_there_is_named(warehouse, manager):
     place = somewhere_else(manager, dataset="nowhere")
     error = fails(warehouse, f"{manager}_sum", config=place)
     assert re.search("dagster[.:]nowhere", error)
 
 
-@pytest.mark.parametrize(("manager", "asset"), [("pandas", "numbers"), ("pyspark", "sum")])
+@pytest.mark.parametrize(
+    ("manager", "asset"),
+    [("pandas", "numbers"), pytest.param("pyspark", "sum", marks=pytest.mark.whole)],
+)
 def test_a_project_that_is_not_ours_is_named(warehouse, manager, asset):
     place = somewhere_else(manager, project="elsewhere")
     error = fails(warehouse, f"{manager}_{asset}", config=place)
     assert "BigQuery refuses queries in the project elsewhere" in error
 
 
-@pytest.mark.parametrize("manager", BIGQUERY)
+@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
 def test_a_bigquery_that_does_not_answer_is_named_and_not_waited_for(warehouse, manager):
     """Google's client by itself repeats the request for ten minutes, longer than this waits."""
     docker("stop", warehouse.container_of("bigquery"))
@@ -210,6 +216,7 @@ def test_a_bigquery_that_does_not_answer_is_named_and_not_waited_for(warehouse, 
     assert "host='bigquery'" in error
 
 
+@pytest.mark.whole
 def test_without_its_connector_spark_says_what_is_missing(warehouse):
     """As in an image that was built where no Maven repository could be reached."""
     image = warehouse.config["services"][LOCATION]["image"]

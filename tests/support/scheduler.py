@@ -19,23 +19,32 @@ SPLIT = {
     "tests/stack/test_triggers.py",
     "tests/stack/test_wrong_input.py",
 }
-# Seconds that a group takes, by the beginning of its name, if that is more than a few.
+# Seconds that a group takes, by the beginning of its name.
 SECONDS = {
-    "tests/browser/test_ui.py": 150,
+    "tests/": 10,
+    "tests/browser/test_requests.py": 60,
+    "tests/browser/test_sign_in_page.py": 60,
+    "tests/browser/test_ui.py": 130,
     "tests/machine/test_debian_13.py": 350,
-    "tests/stores/test_io_managers.py": 400,
-    "tests/stack/test_edge_settings.py": 120,
-    "tests/stack/test_forged_runs.py": 120,
-    "tests/stack/test_request_fuzz.py": 120,
-    "tests/stack/test_hostile_clients.py": 90,
-    "tests/stack/test_hostile_logs.py::test_no_read_of_10_000": 110,
-    "tests/stack/test_memory.py": 80,
+    "tests/stores/test_io_managers.py": 350,
+    "tests/stack/test_command_line.py::test_a_broken": 50,
+    "tests/stack/test_command_line.py::test_a_changed": 80,
+    "tests/stack/test_command_line.py::test_dagster_s_own": 30,
+    "tests/stack/test_edge_settings.py": 70,
+    "tests/stack/test_forged_runs.py": 100,
+    "tests/stack/test_hostile_clients.py": 50,
+    "tests/stack/test_hostile_logs.py::test_no_read": 60,
+    "tests/stack/test_memory.py": 60,
+    "tests/stack/test_request_fuzz.py": 90,
     "tests/stack/test_scaffolded_files.py": 120,
-    "tests/stack/test_services.py::test_plain_compose": 150,
+    "tests/stack/test_services.py::test_plain_compose": 100,
+    "tests/stack/test_services.py": 40,
     "tests/stack/test_stock_launcher.py": 150,
-    "tests/stack/test_triggers.py::test_each_file": 100,
+    "tests/stack/test_triggers.py": 30,
+    "tests/stack/test_triggers.py::test_a_webhook": 80,
+    "tests/stack/test_triggers.py::test_each_file": 70,
     "tests/stack/test_upgrade.py": 200,
-    "tests/stack/test_wrong_input.py::test_an_unset": 90,
+    "tests/stack/test_wrong_input.py::test_an_unset": 60,
     "tests/unit/test_guard.py": 40,
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
@@ -59,8 +68,8 @@ def group_of(nodeid):
 
 
 def seconds_of(group):
-    """How long a group takes, about."""
-    return next((SECONDS[start] for start in SECONDS if group.startswith(start)), 10)
+    """How long a group takes, about: what SECONDS says of the longest beginning of its name."""
+    return SECONDS[max((start for start in SECONDS if group.startswith(start)), key=len)]
 
 
 class GroupScheduling(LoadScopeScheduling):
