@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down destroy status credentials logs dev test test-quick test-whole screenshots bench lint format lock
+.PHONY: help setup demo up watch location down destroy status credentials logs dev test test-quick test-whole screenshots bench lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -11,13 +11,16 @@ help: ## Print this list.
 setup: ## Install what this machine lacks, and get the base images.
 	@machine/setup.sh
 
-# The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id> and FOR=<user> set its most
-# used flags.
-demo up down status:
+# The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, FOR=<user>, NAME=<location> and
+# FROM=<folder> set its most used flags.
+demo up watch down status:
 	@./stack $@
 
 destroy:
 	@./stack destroy $(if $(filter 1,$(FORCE)),--force)
+
+location:
+	@./stack location $(NAME) $(if $(FROM),--from '$(FROM)') $(if $(filter 1,$(REMOVE)),--remove)
 
 credentials:
 	@./stack credentials $(FOR)

@@ -12,10 +12,12 @@ from typing import Any, cast
 from cli.errors import FAILED, INTERRUPTED, StackError
 from cli.output import printable
 from cli.stack import Stack
-from cli.verbs import credentials, dagster, demo, destroy, down, logs, status, up
+from cli.verbs import credentials, dagster, demo, destroy, down, location, logs, status, up, watch
 
 # In the order in which an operator needs them.
-VERBS: tuple[ModuleType, ...] = (demo, up, status, credentials, logs, dagster, down, destroy)
+VERBS: tuple[ModuleType, ...] = (
+    demo, up, watch, location, status, credentials, logs, dagster, down, destroy,
+)  # fmt: skip
 
 
 def name_of(verb: ModuleType) -> str:

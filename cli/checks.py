@@ -53,6 +53,8 @@ def refuse_missing_files(stack: Stack) -> None:
     for name, secret in stack.config["secrets"].items():
         if not Path(secret["file"]).is_file() and secret["file"] != os.devnull:
             raise StackError(f"{name.upper()}={secret['file']}: there is no such file")
+    if not stack.code.is_dir():
+        raise StackError(f"CODE={stack.code}: there is no such folder")
     volumes: list[dict[str, str]] = stack.config["services"]["guard"]["volumes"]
     (where,) = (one["source"] for one in volumes if one["target"] == ENGINE)
     # Elsewhere, and for an engine on another machine, the path is not one of this file system.

@@ -39,6 +39,14 @@ LOCATIONS = """
   locationEntries { name locationOrLoadError { __typename
     ... on PythonError { message errorChain { error { message } } } } } } } }
 """
+REPOSITORIES = """
+{ repositoriesOrError { ... on PythonError { message } ... on RepositoryConnection {
+  nodes { name location { name } } } } }
+"""
+VARIABLES = """
+query Variables($where: RepositorySelector!) { utilizedEnvVarsOrError(repositorySelector: $where) {
+  ... on EnvVarWithConsumersList { results { envVarName envVarConsumers { name } } } } }
+"""
 
 
 @dataclass(frozen=True)

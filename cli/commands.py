@@ -63,9 +63,16 @@ def networks(stack: str) -> list[str]:
     return ["network", "ls", f"--filter=label={PROJECT_LABEL}={stack}", "--format", columns]
 
 
-def in_web_server(command: Sequence[str], *, terminal: bool) -> list[str]:
-    """For Compose: runs a command in the web server, which has the instance and the workspace."""
-    return ["exec", *([] if terminal else ["--no-TTY"]), "webserver", *command]
+def in_web_server(command: Sequence[str], location: str, *, terminal: bool) -> list[str]:
+    """For Compose: runs a command in the web server, which has the instance and the workspace.
+
+    Args:
+        command: The command.
+        location: The name of the code location of your project, for workspace.yaml.
+        terminal: Whether it runs on one.
+    """
+    named = f"--env=CODE_LOCATION={location}"
+    return ["exec", *([] if terminal else ["--no-TTY"]), named, "webserver", *command]
 
 
 def read_value(volume: str, image: str, path: str) -> list[str]:

@@ -46,6 +46,12 @@ def read(text: str) -> dict[str, str]:
     return found
 
 
+def of(folder: Path) -> dict[str, str]:
+    """The names in the .env of a folder with simplified values; none if it has no such file."""
+    path = folder / ".env"
+    return read(path.read_text(errors="replace")) if path.is_file() else {}
+
+
 def described(root: Path) -> list[tuple[list[str], str]]:
     """The settings in .env.example: the names of each paragraph, and its text."""
     found: list[tuple[list[str], str]] = []

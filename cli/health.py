@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from cli import commands
-from cli.client import LOCATIONS
+from cli import commands, dotenv
+from cli.client import LOCATIONS, REPOSITORIES, VARIABLES
 from cli.stack import Stack, docker
 
 
@@ -27,7 +27,7 @@ def problems(stack: Stack) -> list[str]:
                          f" {last_line(stack, service) or 'make logs'}")  # fmt: skip
         elif state["Health"] not in ("healthy", ""):
             found.append(f"{service}: {state['Health']}: {_health_output(state['ID'])}")
-    return found or location_errors(stack)
+    return found or location_errors(stack) or unset_variables(stack)
 
 
 def location_errors(stack: Stack) -> list[str]:
@@ -43,6 +43,46 @@ def location_errors(stack: Stack) -> list[str]:
                 f" (the whole error: {stack.ui_url}/deployment/locations): correct it, then make up"
             )
     return errors
+
+
+def unset_variables(stack: Stack) -> list[str]:
+    """Variables that resources read with EnvVar, and that runs will not have: a line for each."""
+    found: list[str] = []
+    instance = (stack.root / "dagster.yaml").read_text()
+    for repository in stack.graphql(REPOSITORIES)["repositoriesOrError"].get("nodes", []):
+        location = repository["location"]["name"]
+        service = "code_location" if location == stack.code.name else location
+        folder = stack.projects.get(service)
+        if not folder:
+            continue
+        image = stack.config["services"][service]["image"]
+        environment = docker("image", "inspect", "--format", "{{json .Config.Env}}", image)
+        names = {entry.partition("=")[0] for entry in cast("list[str]", json.loads(environment))}
+        names |= dotenv.of(folder).keys()
+        where = {"repositoryName": repository["name"], "repositoryLocationName": location}
+        asked = stack.graphql(VARIABLES, where=where)["utilizedEnvVarsOrError"]
+        for variable in asked.get("results", []):
+            name = variable["envVarName"]
+            if name not in names and not re.search(rf"\b{re.escape(name)}\b", instance):
+                resources = ", ".join(one["name"] for one in variable["envVarConsumers"])
+                found.append(
+                    f"code location {location}: {resources} reads {name}, which is not set:"
+                    f" add it to {folder / '.env'}, then make up"
+                )
+    return found
+
+
+def not_served(stack: Stack) -> list[str]:
+    """What the code servers say of definitions that Dagster leaves out: a line for each."""
+    states = stack.services()
+    found: list[str] = []
+    for service in stack.code_servers:
+        if service not in states:
+            continue
+        started = docker("inspect", "--format", "{{.State.StartedAt}}", states[service]["ID"])
+        log = docker("logs", "--since", started.strip(), states[service]["ID"])
+        found += [line for line in log.splitlines() if line.startswith("not served: ")]
+    return found
 
 
 def last_line(stack: Stack, service: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -19,6 +20,7 @@ from cli.output import note
 ROOT = Path(__file__).resolve().parent.parent
 # The user with the generated password who can do everything (control_plane/edge/sign_in.py).
 OPERATOR = "dagster"
+GONE = re.compile(r"locations/(\w+)/compose\.yml: no such file")  # its folder was deleted
 LOCALHOST, ANY = "127.0.0.1", ("0.0.0.0", "::")  # noqa: S104
 
 
@@ -46,7 +48,8 @@ class Stack:
             said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             if len(said) > 1:
                 note("\n".join(said))
-            raise StackError(f"docker compose {arguments[0]}: {said[-1]}")
+            reason = GONE.sub(r"\g<0> (./stack location \1 --remove)", said[-1])
+            raise StackError(f"docker compose {arguments[0]}: {reason}")
         return done
 
     def command(self, *arguments: str) -> list[str]:
@@ -56,8 +59,7 @@ class Stack:
     @cached_property
     def settings(self) -> dict[str, str]:
         """The names in .env with their values."""
-        path = self.root / ".env"
-        return dotenv.read(path.read_text(errors="replace")) if path.is_file() else {}
+        return dotenv.of(self.root)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -113,6 +115,18 @@ class Stack:
         services: dict[str, dict[str, Any]] = self.config["services"]
         variable = "DAGSTER_CONTAINER_IMAGE"
         return [n for n, one in services.items() if variable in (one.get("environment") or {})]
+
+    @property
+    def projects(self) -> dict[str, Path]:
+        """The folder of each project on this machine, by the service that serves it."""
+        services: dict[str, dict[str, Any]] = self.config["services"]
+        volumes = {s: services.get(f"{s}_files", {}).get("volumes", []) for s in self.code_servers}
+        return {s: Path(v["source"]) for s in volumes for v in volumes[s] if v["type"] == "bind"}
+
+    @property
+    def code(self) -> Path:
+        """The folder of your project (CODE). Its code location has the folder's name."""
+        return self.projects["code_location"]
 
     @cached_property
     def with_all_profiles(self) -> Stack:

@@ -26,6 +26,16 @@ FORMS = {
         r"[0-9.]+|\[[0-9A-Fa-f:.]+\]",
         "an IPv4 address, or an IPv6 address in brackets such as [::1]",
     ),
+    "CODE": (
+        r"(.*/)?[A-Za-z0-9_.-]*[A-Za-z0-9_-]/?",
+        "the path of your project's folder; the folder's name is that of the code location, of"
+        " letters, digits, _, - and .",
+    ),
+    "CODE_DATA": (
+        r"[A-Za-z0-9_-][A-Za-z0-9_./-]*( +[A-Za-z0-9_-][A-Za-z0-9_./-]*)*",
+        "folders relative to your project's, separated by spaces",
+    ),
+    "CODE_DAGSTER_PIN": ("ignore", "ignore, or leave it out"),
     "DOCKER_SOCKET": (r"/.+", "an absolute path"),
     "ALLOW_ASSET_REPORTS": (r"[01]", "0 or 1"),
 }

@@ -18,7 +18,7 @@ from dagster._daemon.controller import (
 )
 from dagster._utils.interrupts import capture_interrupts
 
-from control_plane.workspace import workspace_files
+from control_plane.workspace import name_code_location, workspace_files
 
 # Connections are renewed after an hour, so that a leak in a Postgres process cannot grow forever.
 POOL_RECYCLE_SECONDS = 3600
@@ -30,6 +30,7 @@ NO_STATEMENT_TIMEOUT = 0
 
 def main() -> None:
     """Runs until it is stopped, or until one of its threads has sent no heartbeat for too long."""
+    name_code_location()
     with (
         contextlib.suppress(KeyboardInterrupt),
         capture_interrupts(),

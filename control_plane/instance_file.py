@@ -8,6 +8,8 @@ could be deleted if Dagster accepted `{env: NAME}` in `container_kwargs`.
 from collections.abc import Mapping
 from string import Template
 
+# The only variable whose value differs from run to run: the service of the run's code location.
+LOCATION = "LOCATION"
 # The values that YAML can express.
 Value = str | int | float | bool | None | Mapping[str, "Value"] | list["Value"]
 

@@ -22,7 +22,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         raise StackError(f"the stack {stack.name} is not up: make up")
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     arguments = flags.arguments[flags.arguments[:1] == ["--"] :]  # Python 3.12 leaves it in
-    command = commands.in_web_server(["dagster", *arguments], terminal=terminal)
+    command = commands.in_web_server(["dagster", *arguments], stack.code.name, terminal=terminal)
     done = subprocess.run(
         stack.command(*command), cwd=stack.root, env=stack.environment, check=False
     )

@@ -60,6 +60,8 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError unless both jobs succeeded with the right value."""
+    if stack.code.name != "code_location":
+        raise StackError(f"the jobs of the demonstration are not in CODE={stack.code}: make up")
     up.run(stack, flags)
     say("\nRunning the demonstration jobs, each in a container of its own:")
     results = [demonstrate(stack, job) for job in JOBS]

@@ -26,17 +26,24 @@ def run(stack: Stack, flags: Namespace) -> None:
     checks.refuse_taken_port(stack)
     was_there = bool(stack.services())
     say("building images (a minute the first time, a second when nothing has changed)")
-    builds.build(stack)
+    failed = builds.build(stack)
     outdated.remove_services(stack)
     say("starting, and waiting until every service is healthy")
     started = time.monotonic()
     if was_there:
         # Code servers first, and alone. Compose restarts all that depends on a replaced service
         # (2.26, setDependentLifecycle). Each change of code would stop the UI for 9 s.
-        stack.compose(*commands.start(*stack.code_servers), check=False)
-    done = stack.compose(*commands.start(), check=False)
+        stack.compose(*commands.start("code_location"), check=False)
+        changed = outdated.settings(stack)
+        if changed:
+            stack.compose("restart", *changed, check=False)
+    done = stack.compose(*commands.start(*builds.rest(stack)), check=False)
     if done.returncode:
         raise StackError("not everything started: " + _reason(stack, done.stderr, was_there))
+    for name in builds.with_image(stack, failed):
+        further = stack.compose(*commands.start(name), check=False)
+        if further.returncode:
+            failed[name] = "not started: " + _reason(stack, further.stderr, was_there, name)
     outdated.remove_networks(stack)
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.ui_url} (make credentials)")
     if stack.address[0] not in (LOCALHOST, "::1") and not stack.endpoint.domain:
@@ -45,19 +52,26 @@ def run(stack: Stack, flags: Namespace) -> None:
             f"warning: published on {address} without TLS: the network between a browser and this"
             " machine can read the password; set DOMAIN, or put a proxy with TLS in front"
         )
-    errors = health.location_errors(stack)
+    for line in [*health.not_served(stack), *health.unset_variables(stack)]:
+        note(f"warning: {line}")
+    errors = [f"code location {name}: {why}" for name, why in failed.items()]
+    errors += health.location_errors(stack)
     if errors:
         raise StackError(" | ".join(errors))
 
 
-def _reason(stack: Stack, said: str, was_there: bool) -> str:
-    """The reason of a failed start. Removes the rest of a first start that found no addresses."""
+def _reason(stack: Stack, said: str, was_there: bool, name: str = "") -> str:
+    """The reason of a failed start, of one service if it is named.
+
+    Removes the rest of a first start that found no addresses.
+    """
     last = (said.strip().splitlines() or [""])[-1]
     if "address pool" in last or "Pool overlaps" in last:
         if not was_there:
             stack.compose(*commands.down(), check=False)
         return last + " (docs/how-to/several-stacks.md)"
-    problems = [one for one in health.problems(stack) if "has no container" not in one]
+    found = [one for one in health.problems(stack) if one.startswith(name)]
+    problems = [one for one in found if "has no container" not in one]
     # A container that was never started waits for one that failed, and has no message of its own.
     failed = [problem for problem in problems if ": created," not in problem]
     if not failed:

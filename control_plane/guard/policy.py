@@ -11,10 +11,10 @@ search the text. This module could be deleted if the engine could limit its clie
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from control_plane.instance_file import Unset, fill
+from control_plane.instance_file import LOCATION, Unset, fill
 
 # The launcher sends less than 10,000 bytes. Linux limits one argument of a program to 128 KiB.
 MAX_BODY_BYTES = 128 * 1024
@@ -85,7 +85,9 @@ class Policy:
                 that is not set.
         """
         try:
-            config = cast("dict[str, Any]", fill(launcher, environment))
+            # Only `volumes` may use it; elsewhere it stays as it is, as in the launcher.
+            later = {LOCATION: f"${{{LOCATION}}}"}
+            config = cast("dict[str, Any]", fill(launcher, {**environment, **later}))
         except Unset as unset:
             raise PolicyError(str(unset)) from None
         unknown = set(config) - {"networks", "env_vars", "container_kwargs"}
@@ -105,6 +107,16 @@ class Policy:
             host={"NetworkMode": network, **host_config(kwargs)},
             stop_seconds=stop_seconds,
         )
+
+    def of(self, location: str) -> "Policy":
+        """The policy for the runs of one code location, with its own volumes.
+
+        Args:
+            location: The service of its code server.
+        """
+        binds: list[str] = self.host.get("Binds", [])
+        own = [bind.replace(f"${{{LOCATION}}}", location) for bind in binds]
+        return replace(self, host={**self.host, "Binds": own} if binds else self.host)
 
     def rebuild(self, body: bytes) -> dict[str, Any]:
         """Checks a create request against the policy and builds a new body.

@@ -158,8 +158,8 @@ class Engine:
         if len(alive) >= self.runs.limit:
             raise Refused(f"{len(alive)} run containers are alive, {self.runs.limit} may be")
 
-    async def images(self) -> dict[str, str]:
-        """The IDs of the images that the code locations run, by the image's name and by its ID."""
+    async def find_images(self) -> None:
+        """Notes which images the code locations run, in Runs.images."""
         ours = {"com.docker.compose.project": self.runs.project}
         ours |= {"com.docker.compose.oneoff": "False"}
         found = await self.containers(ours)
@@ -173,7 +173,6 @@ class Engine:
         }
         for service in self.runs.locations & servers.keys():
             await self._remember_image(service, servers[service]["Id"])
-        return {k: v for _, images in self.runs.images.values() for k, v in images.items()}
 
     async def _remember_image(self, service: str, identifier: str) -> None:
         if self.runs.images.get(service, ("", {}))[0] == identifier:
@@ -213,13 +212,33 @@ class Engine:
 
     async def create(self, _: re.Match[str], body: bytes) -> Answer:
         """Creates a run container by the policy, from an image that a code location runs."""
-        wanted = self.runs.policy.rebuild(body)
+        fitting = self._fitting(body)
         # `start` checks the limit again. Here it prevents containers that could not be started.
-        images, *_rest = await asyncio.gather(self.images(), self.check_limit())
-        if wanted["Image"] not in images:
-            raise Refused(f"image {wanted['Image']!r} is not one that a code location runs")
-        wanted["Image"] = images[wanted["Image"]]
-        return await self.ask("POST", "/containers/create", wanted)
+        await asyncio.gather(self.find_images(), self.check_limit())
+        for service, wanted in fitting.items():
+            images = self.runs.images.get(service, ("", {}))[1]
+            if wanted["Image"] in images:
+                wanted["Image"] = images[wanted["Image"]]
+                return await self.ask("POST", "/containers/create", wanted)
+        asked = next(iter(fitting.values()))["Image"]
+        raise Refused(f"image {asked!r} is not one that a code location runs")
+
+    def _fitting(self, body: bytes) -> dict[str, dict[str, Any]]:
+        """The code locations whose policy allows a create request, with the body for the engine.
+
+        Raises:
+            Refused: There is none.
+        """
+        fitting: dict[str, dict[str, Any]] = {}
+        refusal = Refused("no code location is active")
+        for service in sorted(self.runs.locations):
+            try:
+                fitting[service] = self.runs.policy.of(service).rebuild(body)
+            except Refused as refused:
+                refusal = refused
+        if not fitting:
+            raise refusal
+        return fitting
 
 
 class Missing(Exception):

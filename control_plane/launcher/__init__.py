@@ -17,7 +17,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
 
-from control_plane.instance_file import Unset, fill, unset_message
+from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 
 
 class ComposeRunLauncher(DockerRunLauncher):
@@ -37,7 +37,9 @@ class ComposeRunLauncher(DockerRunLauncher):
             if "=" not in name and name not in os.environ:
                 raise DagsterInvariantViolationError(unset_message(name, "env_vars"))
         try:
-            filled = fill(config_value, os.environ)
+            # Filled in for each run, in get_container_context.
+            later = {LOCATION: f"${{{LOCATION}}}"}
+            filled = fill(config_value, {**os.environ, **later})
         except Unset as unset:
             raise DagsterInvariantViolationError(str(unset)) from None
         # The instance page shows this, to viewers too. It shows no other variable's value.
@@ -46,7 +48,9 @@ class ComposeRunLauncher(DockerRunLauncher):
         return super().from_config_value(shown, cast("Mapping[str, Any]", filled))
 
     def get_container_context(self, dagster_run: DagsterRun) -> DockerContainerContext:
-        """The settings of the run's container. Refuses networks that dagster.yaml does not list.
+        """The settings of the run's container, with the volumes of its code location.
+
+        Refuses networks that dagster.yaml does not list.
 
         DockerRunLauncher connects further networks after it has created the container. A refusal
         by the guard would then leave the container behind. The guard checks everything else,
@@ -63,4 +67,16 @@ class ComposeRunLauncher(DockerRunLauncher):
                 f"refused: the container context adds the networks {', '.join(added)};"
                 f" dagster.yaml has {', '.join(configured)}"
             )
-        return context
+        kwargs = dict(context.container_kwargs)
+        if "volumes" in kwargs:
+            service = _code_server(dagster_run)
+            volumes = cast("list[str]", kwargs["volumes"])
+            kwargs["volumes"] = [one.replace(f"${{{LOCATION}}}", service) for one in volumes]
+        return context._replace(container_kwargs=kwargs)
+
+
+def _code_server(dagster_run: DagsterRun) -> str:
+    """The service that serves the run's code location. The guard compares it with the image."""
+    origin = dagster_run.remote_job_origin
+    location = origin and origin.repository_origin.code_location_origin
+    return str(getattr(location, "host", ""))

@@ -39,7 +39,7 @@ from control_plane.webserver.request_rules import (
     operation_of,
 )
 from control_plane.webserver.step_logs import StepLogs
-from control_plane.workspace import workspace_files
+from control_plane.workspace import name_code_location, workspace_files
 
 PORT = 3000
 # The defaults of the command `dagster-webserver` (dagster_webserver.cli).
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--host", required=True, help="the name or address to listen on")
     parser.add_argument("--read-only", action="store_true", help="refuse every change")
     arguments = parser.parse_args()
+    name_code_location()
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
         logs = StepLogs.replacing(instance)

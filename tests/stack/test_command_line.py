@@ -50,12 +50,14 @@ def test_a_port_that_was_changed_to_a_taken_one_is_refused_and_the_ui_stays(stac
 def test_a_build_that_fails_shows_its_reason_without_a_terminal(new_stack):
     stack = new_stack("build")
     (stack.root / "code_location/src/code_location/broken.py").write_text("def (:\n")
-    lock = stack.root / "code_location/requirements.txt"
-    lock.write_text("no-such-package==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    (stack.root / "code_location/requirements.txt").unlink()
+    project = stack.root / "code_location/pyproject.toml"
+    project.write_text(project.read_text().replace('"dagster-docker"', '"no-such-package"'))
     done = stack.verb("up")
     assert done.returncode == 1
-    assert "no-such-package" in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("up: an image could not be built")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("up: code location: refused, its packages cannot be installed: ")
+    assert "no-such-package was not found" in last
 
 
 def test_all_that_a_failing_compose_says_is_shown(new_stack):
@@ -77,6 +79,8 @@ def test_a_changed_file_of_your_code_restarts_its_code_server_and_nothing_else(s
         assert done.returncode == 0, done.stderr
         after = containers(stack)
         assert after.pop("code_location") != before.pop("code_location")
+        # Its one-shot, of the same image.
+        assert after.pop("code_location_files") != before.pop("code_location_files")
         assert after == before
         stack.run("__ASSET_JOB", assets=["changed"])
     finally:

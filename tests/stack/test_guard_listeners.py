@@ -72,9 +72,8 @@ def test_some_requests_are_accepted_and_the_launcher_s_own_is(created):
 
 
 def test_containers_of_accepted_requests_are_what_dagster_yaml_says(stack, created, finished_run):
-    kwargs = json.loads(
-        json.dumps(LAUNCHER["container_kwargs"]).replace("${STACK_NAME}", stack.name)
-    )
+    filled = json.dumps(LAUNCHER["container_kwargs"]).replace("${STACK_NAME}", stack.name)
+    kwargs = json.loads(filled.replace("${LOCATION}", "code_location"))
     model = stack.inspect(stack.run_containers()[finished_run])
     server = stack.inspect(stack.container_of("code_location"))
     of_the_image = json.loads(docker("inspect", server["Image"]))[0]["Config"]

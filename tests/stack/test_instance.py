@@ -46,5 +46,6 @@ def test_a_run_s_timeline_is_the_one_described(stack, finished_run):
 def test_the_instance_page_shows_each_part_and_the_stack_s_own_names(stack):
     shown = stack.graphql("{ instance { info } }")["instance"]["info"]
     assert "NoneType" not in shown
-    assert "${" not in shown
+    # What differs from run to run stays as it is.
+    assert "${" not in shown.replace("${LOCATION}", "")
     assert f"{stack.name}_runs" in shown

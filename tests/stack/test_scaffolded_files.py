@@ -133,7 +133,7 @@ def test_a_build_refuses_files_in_the_old_folder_and_says_how_to_move_them(new_s
     assert done.returncode != 0
     said = done.stdout + done.stderr
     (command,) = set(re.findall(r"mkdir -p \S+/defs/sales && mv -n \S+ \S+/$", said, re.M))
-    assert call(made.root, "sh", "-ec", command).returncode == 0
+    assert call(made.root / "code_location", "sh", "-ec", command).returncode == 0
     assert not old.exists()
     assert (made.root / "code_location/src/code_location/defs/sales/mine.py").is_file()
     done = made.compose("build", "code_location", check=False)

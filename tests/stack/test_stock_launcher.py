@@ -14,6 +14,7 @@ def stock(stacks):
     made = stacks.make("stock", extra_definitions=True)
     file = made.root / "dagster.yaml"
     instance = file.read_text().replace("${STACK_NAME}", made.registered)
+    instance = instance.replace("${LOCATION}", "code_location")
     for ours, stock in (
         ("module: control_plane.launcher", "module: dagster_docker"),
         ("class: ComposeRunLauncher", "class: DockerRunLauncher"),

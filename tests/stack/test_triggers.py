@@ -3,7 +3,6 @@
 import json
 import subprocess
 import time
-from contextlib import contextmanager
 
 import pytest
 from dagster_graphql import DagsterGraphQLClient
@@ -11,6 +10,7 @@ from requests.auth import HTTPBasicAuth
 
 from support.cli import OPERATOR, docker
 from support.harness import wait_until
+from support.triggers import instigator, selector_of, switched_on
 
 # A webhook that says on its stdout what was posted.
 WEBHOOK = """
@@ -21,55 +21,7 @@ class Webhook(http.server.BaseHTTPRequestHandler):
         self.send_response(204); self.end_headers()
 http.server.ThreadingHTTPServer(("", 8080), Webhook).serve_forever()
 """
-SELECTOR = {"repositoryLocationName": "code_location", "repositoryName": "__repository__"}
-
-
-@contextmanager
-def switched_on(stack, kind, name):
-    """A schedule or sensor that is on for as long as the block lasts."""
-    kind_ = kind.lower()
-    stack.graphql(
-        f"""mutation On($selector: {kind}Selector!) {{
-            start{kind}({kind_}Selector: $selector) {{ __typename }} }}""",
-        selector={**SELECTOR, f"{kind_}Name": name},
-    )
-    state = instigator(stack, kind, name)
-    assert state["status"] == "RUNNING"
-    if kind == "Sensor":
-        # Its first tick takes note of how things are: what came before it is nothing new.
-        wait_until(lambda: ended_ticks(stack, kind, name), f"the first tick of {name}")
-    try:
-        yield
-    finally:
-        stop = "stopRunningSchedule" if kind == "Schedule" else "stopSensor"
-
-        def stopped():
-            stack.graphql(
-                f"mutation Off($id: String!) {{ {stop}(id: $id) {{ __typename }} }}", id=state["id"]
-            )
-            return instigator(stack, kind, name)["status"] == "STOPPED"
-
-        # In its first iteration, and then hourly, Dagster's scheduler writes the state that it
-        # read when the iteration began (_write_and_get_next_checkpoint_timestamp). A stop in
-        # between is undone.
-        wait_until(stopped, f"{name} to be off")
-
-
-def instigator(stack, kind, name):
-    kind_ = kind.lower()
-    data = stack.graphql(
-        f"""query State($selector: {kind}Selector!) {{
-              {kind_}OrError({kind_}Selector: $selector) {{
-              ... on {kind} {{ {kind_}State {{ id status
-                ticks(limit: 20) {{ status error {{ message causes {{ message }} }} }}
-              }} }} }} }}""",
-        selector={**SELECTOR, f"{kind_}Name": name},
-    )
-    return data[f"{kind_}OrError"][f"{kind_}State"]
-
-
-def ended_ticks(stack, kind, name):
-    return [t for t in instigator(stack, kind, name)["ticks"] if t["status"] != "STARTED"]
+SELECTOR = selector_of("code_location")
 
 
 def materializations(stack, asset):

@@ -214,8 +214,12 @@ def test_run_containers_are_on_a_network_with_the_database_and_not_with_the_guar
 def test_run_containers_mount_volumes_of_this_stack_where_the_instance_looks():
     """A step's output or log written anywhere else is gone with the container."""
     mounts = run_volumes()
-    for volume in mounts:
-        assert COMPOSE["volumes"][volume]["name"] == f"dagster_{volume}"
+    for location in LOCATIONS:
+        for volume in mounts:
+            own = volume.replace("${LOCATION}", location)
+            assert COMPOSE["volumes"][own]["name"] == f"dagster_{own}"
+            if own != volume:
+                assert volumes(location)[own] == mounts[volume]
     artifacts = INSTANCE["local_artifact_storage"]["config"]["base_dir"]
     assert mounts["io-storage"] == f"{artifacts}/storage"
     logs = INSTANCE["compute_logs"]["config"]["base_dir"]
@@ -228,7 +232,9 @@ def test_run_containers_mount_volumes_of_this_stack_where_the_instance_looks():
 def test_the_workspace_names_code_servers_that_compose_starts_on_that_port():
     for host, server in LOCATIONS.items():
         assert host in SERVICES
-        assert server["location_name"] == host
+        assert server["location_name"] == (
+            {"env": "CODE_LOCATION"} if host == "code_location" else host
+        )
         dockerfile = SERVICES[host]["build"]["dockerfile"]
         assert f'"--port", "{server["port"]}"' in text(dockerfile)
         assert f"127.0.0.1:{server['port']}" in str(SERVICES[server["host"]]["healthcheck"])
@@ -256,7 +262,8 @@ def test_who_needs_to_know_the_code_locations_is_told_the_profiles(service):
 
 
 def test_variables_in_the_launcher_section_are_set_in_the_control_plane():
-    named = set(re.findall(r"\$\{(\w+)\}", str(LAUNCHER)))
+    # The launcher itself fills in LOCATION.
+    named = set(re.findall(r"\$\{(\w+)\}", str(LAUNCHER))) - {"LOCATION"}
     assert named
     for service in ("migrate", "webserver", "daemon"):
         assert named <= set(SERVICES[service]["environment"]), service
@@ -346,7 +353,7 @@ def test_the_networks_are_those_described():
 def test_what_losing_a_volume_costs_is_described():
     page = text("docs/how-to/keep-or-delete-history.md")
     rows = re.findall(r"^\| (`.*) \| .* \| .* \|$", page, re.M)
-    assert set(COMPOSE["volumes"]) == set(re.findall(r"`([a-z0-9-]+)`", " ".join(rows)))
+    assert set(COMPOSE["volumes"]) == set(re.findall(r"`([a-z0-9_-]+)`", " ".join(rows)))
 
 
 def test_the_edge_finds_the_web_servers_where_they_listen():
@@ -376,13 +383,15 @@ def test_the_edge_is_given_every_setting_that_it_uses():
     assert used <= set(SERVICES["edge"]["environment"])
 
 
-def test_the_code_image_holds_no_platform_code_and_the_control_plane_no_user_code():
+def test_the_code_image_holds_little_of_the_platform_and_the_control_plane_no_user_code():
     copied = {file: re.findall(r"^COPY (?!--from)(.*)", text(file), re.M) for file in
               ("Dockerfile.code", "Dockerfile.dagster")}  # fmt: skip
     assert not any("code_location" in line for line in copied["Dockerfile.dagster"])
-    assert [line for line in copied["Dockerfile.code"] if "control_plane" in line] == [
-        "control_plane/probe.py /opt/probe.py"
-    ]
+    assert {line for line in copied["Dockerfile.code"] if "control_plane" in line} == {
+        "control_plane/probe.py /opt/probe.py",
+        "control_plane/__init__.py /opt/platform/control_plane/",
+        "control_plane/code_server /opt/platform/control_plane/code_server",
+    }
     assert "dagster-webserver" not in text("code_location/requirements.txt")
 
 

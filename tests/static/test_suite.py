@@ -44,7 +44,7 @@ def test_one_file_of_the_tests_imports_the_operator_s_commands():
 
 def test_the_readme_of_the_tests_describes_every_folder():
     rows = re.findall(r"^\| `(\w+)/` \|", (TESTS / "README.md").read_text(), re.M)
-    assert set(rows) == FOLDERS | {"support"}
+    assert set(rows) == FOLDERS | {"support", "projects"}
 
 
 def test_the_scheduler_names_modules_and_tests_that_exist():

@@ -15,7 +15,6 @@ from support.cli import docker
 
 LOCATION = "warehouse_location"
 PICKLED = ["filesystem", "s3", "gcs"]
-BIGQUERY = ["pandas", "pyspark"]
 # Of what differs little from one to the next, the others run in make test-whole.
 SPARK_IN_WHOLE = ["pandas", pytest.param("pyspark", marks=pytest.mark.whole)]
 ONE_IN_SHORT = ["s3", *(pytest.param(m, marks=pytest.mark.whole) for m in ("filesystem", "gcs"))]
@@ -113,7 +112,7 @@ def test_what_one_run_writes_another_run_reads_and_it_is_in_the_store(warehouse,
         assert {f"{manager}_numbers", f"{manager}_sum"} <= set(kept)
 
 
-@pytest.mark.parametrize("manager", BIGQUERY)
+@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
 def test_a_data_frame_goes_to_bigquery_and_another_run_reads_it(warehouse, manager):
     writer = materialize(warehouse, f"{manager}_numbers", seconds=SPARK_SECONDS)
     reader = materialize(warehouse, f"{manager}_sum", seconds=SPARK_SECONDS)

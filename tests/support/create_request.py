@@ -18,9 +18,10 @@ HOST = ["Privileged", "Binds", "Mounts", "CapAdd", "CapDrop", "PidMode", "Networ
 HOST += [*RESOURCES, "ReadonlyRootfs", "Tmpfs"]
 
 
-def launcher_request(stack, image):
+def launcher_request(stack, image, location="code_location"):
     """What DockerRunLauncher really sends, as the Docker SDK writes it."""
-    config = json.loads(json.dumps(LAUNCHER).replace("${STACK_NAME}", stack))
+    filled = json.dumps(LAUNCHER).replace("${STACK_NAME}", stack)
+    config = json.loads(filled.replace("${LOCATION}", location))
     kwargs = config["container_kwargs"]
     kwargs.pop("stop_timeout")
     labels = {**kwargs.pop("labels"), "dagster/run_id": RUN, "dagster/job_name": "process_numbers"}

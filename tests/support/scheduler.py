@@ -36,6 +36,8 @@ SECONDS = {
     "tests/stack/test_memory.py": 60,
     "tests/stack/test_request_fuzz.py": 90,
     "tests/stack/test_scaffolded_files.py": 120,
+    "tests/stack/test_moving_in.py": 150,
+    "tests/stack/test_tutorial.py": 120,
     "tests/stack/test_services.py::test_plain_compose": 100,
     "tests/stack/test_services.py": 40,
     "tests/stack/test_stock_launcher.py": 150,
@@ -49,8 +51,10 @@ SECONDS = {
 # Groups that make stacks of their own, or none, by the beginning of their names.
 NOT_SHARED = (
     "tests/stores/",
+    "tests/stack/test_moving_in",
     "tests/stack/test_scaffolded_files",
     "tests/stack/test_stock_launcher",
+    "tests/stack/test_tutorial",
     "tests/stack/test_upgrade",
     "tests/stack/test_wrong_input",
     "tests/static/",

@@ -1,5 +1,7 @@
 """The seed's first objects, in this process: no Docker, no database."""
 
+import importlib
+
 import pytest
 from dagster import AssetKey, DagsterInstance, DefaultScheduleStatus, RunConfig, materialize
 
@@ -8,6 +10,8 @@ from code_location.defs.notifications.jobs import Message
 from code_location.defs.numbers import assets as numbers
 from code_location.defs.numbers.checks import sums_add_up
 from code_location.defs.report.assets import numbers_report
+from control_plane.code_server import put_in
+from support import ROOT
 
 NUMBERS = {
     "generated_numbers",
@@ -40,10 +44,12 @@ def test_the_asset_job_computes_55_and_materializes_all_six(definitions):
     assert result.asset_value("summed_two_sums") == 55
 
 
-def test_every_step_runs_in_the_run_s_own_process(definitions):
+def test_every_step_runs_in_the_run_s_own_process(monkeypatch):
     """A process per step costs two seconds each, and the run has a container to itself."""
+    monkeypatch.setattr(put_in, "PROJECT", ROOT / "code_location")
+    served = importlib.import_module("control_plane.code_server.served").defs()
     for name in ("process_numbers", "process_numbers_asset"):
-        assert definitions.resolve_job_def(name).executor_def.name == "in_process"
+        assert served.resolve_job_def(name).executor_def.name == "in_process"
 
 
 def test_the_op_job_carries_its_tag_and_description(definitions):

@@ -53,9 +53,13 @@ def test_a_project_declares_and_locks_its_own_dependencies(project):
 
 def test_the_image_installs_the_lock_of_its_project(project):
     """The layer with the packages depends on the lock and the installer, not on your code."""
-    dockerfile = ROOT / "Dockerfile.code"
-    if project.parent.name == "locations":
-        dockerfile = project / "Dockerfile"
+    if project.parent.name != "locations":
+        manifests = (ROOT / "Dockerfile.code").read_text().partition(" AS manifests")[2]
+        copied = re.search("for name in (.*); do", manifests)[1]
+        asked = {"pyproject.toml", "requirements.txt", "setup.py", "setup.cfg"}
+        assert set(copied.split()) == asked | {"uv.lock", "packages.txt"}
+        return
+    dockerfile = project / "Dockerfile"
     mounted = re.findall(r"type=bind,source=([^,]+),target=/requirements/", dockerfile.read_text())
     lock = str((project / "requirements.txt").relative_to(ROOT))
     assert mounted[:3] == ["requirements/install.sh", "requirements/build.txt", lock]

@@ -31,7 +31,7 @@ IMAGE, IMAGE_ID = "blue-code:current", "sha256:" + "1" * 64
 
 @pytest.fixture
 def policy():
-    return Policy.from_launcher(LAUNCHER, ENVIRONMENT)
+    return Policy.from_launcher(LAUNCHER, ENVIRONMENT).of("code_location")
 
 
 @pytest.fixture
@@ -147,7 +147,9 @@ def test_a_run_may_ask_for_less_than_dagster_yaml_has_and_not_for_more(policy, a
 
 def test_a_resource_without_a_limit_in_dagster_yaml_is_not_for_runs_to_set(asked):
     kwargs = {k: v for k, v in LAUNCHER["container_kwargs"].items() if k != "pids_limit"}
-    policy = Policy.from_launcher({**LAUNCHER, "container_kwargs": kwargs}, ENVIRONMENT)
+    policy = Policy.from_launcher({**LAUNCHER, "container_kwargs": kwargs}, ENVIRONMENT).of(
+        "code_location"
+    )
     with pytest.raises(Refused, match=r"HostConfig\.PidsLimit differs"):
         rebuilt(policy, asked)
     asked["HostConfig"].pop("PidsLimit")
@@ -302,13 +304,13 @@ def created(reached):
 
 
 @asynccontextmanager
-async def open_listeners(policy, fake, limit=25):
+async def open_listeners(policy, fake, limit=25, locations=("code_location",)):
     """Both listeners in front of an engine; yields their sockets."""
     socket = f"/tmp/guard-test-{id(fake)}.sock"  # noqa: S108 # short enough for a socket
     runner = web.ServerRunner(web.Server(fake.handle))
     await runner.setup()
     await web.UnixSite(runner, socket).start()
-    runs = Runs(policy, "blue", ["code_location"], limit)
+    runs = Runs(policy, "blue", locations, limit)
     opened = listeners(socket, runs)
     paths = [Path(f"{socket}.{listener.name}") for listener in opened]
     fronts = [await listen(*pair) for pair in zip(opened, paths, strict=True)]
@@ -566,6 +568,24 @@ def test_no_other_image_is_allowed(policy, asked, servers, image):
     assert status == 403
     assert "is not one that a code location runs" in body
     assert not created(reached)
+
+
+@pytest.mark.parametrize(("same", "allowed"), [(False, False), (True, True)])
+def test_a_run_has_the_volumes_of_its_own_code_location_only(same, allowed):
+    """Another location's image is refused with them, unless both locations run that image."""
+    policy = Policy.from_launcher(LAUNCHER, ENVIRONMENT)
+    fake, other = FakeEngine(), "d" * 64
+    fake.servers.append(code_server(other, service="finance"))
+    fake.images[other] = (
+        (IMAGE, IMAGE_ID) if same else ("blue-finance:current", "sha256:" + "4" * 64)
+    )
+    asked = launcher_request("blue", IMAGE, location="finance")
+    locations = ("code_location", "finance")
+    ((status, _),), reached = run(
+        policy, DAEMON, create_line(asked), fake=fake, locations=locations
+    )
+    assert status == (201 if allowed else 403)
+    assert len(created(reached)) == (1 if allowed else 0)
 
 
 def test_what_a_code_server_ran_last_holds_until_a_new_one_runs(policy, asked):

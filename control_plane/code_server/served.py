@@ -1,0 +1,86 @@
+"""The definitions of the project in this image: its code server and its runs load this module.
+
+The gap: a project that names no executor gets Dagster's `multiprocess`, which starts a process for
+each step that imports everything again. Where each run has its own container, that isolates
+nothing: it takes 19 to 41 s and 484 MiB for a run of 1.1 s and 175 MiB. Such a project gets the
+in-process executor here. Dagster reads a project's `.env` in `dg dev` only. Here it comes from a
+volume, so that its values are in no image and in no `docker inspect`. This module could be deleted
+if the instance could name a default executor, and if `dagster api grpc` read `.env`.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from dagster import AssetsDefinition, Definitions, definitions
+from dagster._core.workspace.autodiscovery import (
+    LOAD_ALL_ASSETS,
+    loadable_targets_from_python_module,
+)
+from dagster.components.definitions import LazyDefinitions
+from dotenv import dotenv_values
+
+from control_plane.code_server.executor import in_container
+from control_plane.code_server.left_out import left_out
+from control_plane.code_server.project import definitions_module
+from control_plane.code_server.put_in import PROJECT
+
+SETTINGS = Path(os.environ.get("PROJECT_SETTINGS", "/run/dagster-settings/.env"))
+# They say how the container works, not how the project does.
+PLATFORM = ("DAGSTER_HOME", "DATABASE_ROLE", "HOME", "PATH", "PYTHONPATH")
+
+# `make up` repeats these lines of the code server's log (cli/health.py).
+NOT_SERVED = (
+    "not served: {}: its file has a @definitions function or a Definitions object, and Dagster"
+    " serves only what that has: move one of them to another file"
+)
+
+if SETTINGS.is_file():
+    settings = dotenv_values(SETTINGS)
+    os.environ |= {k: v for k, v in settings.items() if v is not None and k not in PLATFORM}
+
+MODULE = definitions_module(PROJECT)
+
+
+def with_executor(target: object) -> Callable[[], Definitions]:
+    """The project's definitions, with the in-process executor if they name none.
+
+    Args:
+        target: What the project's module has: Definitions, a function that makes them, or assets.
+    """
+
+    @definitions
+    def defs() -> Definitions:
+        if isinstance(target, LazyDefinitions):
+            found = cast("LazyDefinitions[Definitions]", target)()
+        elif isinstance(target, Definitions):
+            found = target
+        else:
+            found = Definitions(assets=cast("list[AssetsDefinition]", target))
+        if not found.executor:
+            found = Definitions.merge(found, Definitions(executor=in_container))
+        if "grpc" in sys.argv:
+            for line in left_out(PROJECT, MODULE, found):
+                print(NOT_SERVED.format(line), flush=True)
+        return found
+
+    return defs
+
+
+def served() -> dict[str, object]:
+    """What Dagster finds in this module: the project's definitions, by name."""
+    found: dict[str, object] = {}
+    for one in loadable_targets_from_python_module(MODULE, str(PROJECT)):
+        value: object = one.target_definition
+        is_whole = isinstance(value, (LazyDefinitions, Definitions))
+        if is_whole or one.attribute == LOAD_ALL_ASSETS:
+            found["defs"] = with_executor(cast("object", value))
+        else:
+            # Repositories, a job or a graph: as they are.
+            found[one.attribute] = value
+    return found
+
+
+globals().update(served())

@@ -1,0 +1,6 @@
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+resources = dg.Definitions(
+    resources={"database": DuckDBResource(database=dg.EnvVar("DUCKDB_DATABASE"))}
+)
