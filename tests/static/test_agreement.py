@@ -47,6 +47,22 @@ LOCKS = [
 ]
 
 
+def yaml_of(text):
+    """The services of a Compose file, with its tags !override and !reset."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def plain(loader, _, node):
+        if isinstance(node, yaml.ScalarNode):
+            return None
+        build = loader.construct_sequence if isinstance(node, yaml.SequenceNode) else None
+        return build(node, deep=True) if build else loader.construct_mapping(node, deep=True)
+
+    Loader.add_multi_constructor("!", plain)
+    return yaml.load(text, Loader)["services"]  # noqa: S506 # a SafeLoader
+
+
 def text(name):
     return (ROOT / name).read_text()
 
@@ -254,6 +270,25 @@ def test_a_location_is_in_the_workspace_exactly_while_its_container_is_started(l
     profiles = SERVICES[location].get("profiles", [])
     assert location in code_servers({"COMPOSE_PROFILES": ",".join(["other", *profiles])})
     assert (location in code_servers({"COMPOSE_PROFILES": ""})) == (not profiles)
+
+
+def test_the_core_compose_file_is_readable_at_one_go():
+    assert len(text("docker-compose.yml").splitlines()) <= 345
+
+
+def test_a_further_location_s_one_shot_is_that_of_the_first():
+    """Compose 2.26 cannot extend it."""
+    first = yaml_of(text("control_plane/code_server/compose.yml"))["code_location_files"]
+    further = yaml_of(text("cli/location/compose.yml").replace("@name@", "x"))["x_files"]
+    ours = {"image", "profiles", "volumes"}
+    assert {k: v for k, v in further.items() if k not in ours} == {
+        k: v for k, v in first.items() if k not in ours
+    }
+    targets = [[v if isinstance(v, str) else v["target"] for v in one["volumes"]] for one in
+               (first, further)]  # fmt: skip
+    assert [t.partition(":")[2] or t for t in targets[0]] == [
+        t.partition(":")[2] or t for t in targets[1]
+    ]
 
 
 @pytest.mark.parametrize("service", ["webserver", "daemon", "guard", "webserver_viewer"])
