@@ -63,7 +63,7 @@ def unset_variables(stack: Stack) -> list[str]:
         asked = stack.graphql(VARIABLES, where=where)["utilizedEnvVarsOrError"]
         for variable in asked.get("results", []):
             name = variable["envVarName"]
-            if name not in names and not re.search(rf"\b{re.escape(name)}\b", instance):
+            if name not in names and not re.search(rf"^\s*- {re.escape(name)}\b", instance, re.M):
                 resources = ", ".join(one["name"] for one in variable["envVarConsumers"])
                 found.append(
                     f"code location {location}: {resources} reads {name}, which is not set:"

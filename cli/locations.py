@@ -59,7 +59,8 @@ def remove(stack: Stack, name: str) -> None:
     """Removes what `create` wrote, except a project with code in it."""
     includes, target = stack.root / INCLUDES, stack.root / "locations" / name
     text = includes.read_text()
-    if _line(name) not in text:
+    is_ours = not target.is_dir() or f"  {name}_files:" in _read(target / "compose.yml")
+    if _line(name) not in text or not is_ours:
         raise StackError(f"{name} is no code location that `./stack location` added")
     # Its containers, while Compose still knows them. Without the files it knows nothing.
     if (target / "compose.yml").is_file():
@@ -75,6 +76,10 @@ def remove(stack: Stack, name: str) -> None:
         target.rmdir()
     kept += [f"the volumes {stack.name}_{name}-data and {stack.name}_{name}-settings"]
     say(f"{name} is taken out: make up. Kept: {', '.join(kept)}, and the history of its runs")
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.is_file() else ""
 
 
 def _line(name: str) -> str:

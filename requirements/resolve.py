@@ -48,6 +48,10 @@ def resolve(uv: str, manifests: Path, result: Path) -> str:
         sources += [one for one in (plain, manifests / "setup.py") if one.is_file()][:1]
     if os.environ.get("CODE_DAGSTER_PIN") == "ignore":
         asked = table.get("dependencies", []) if table else listed.splitlines()
+        if isinstance(asked, dict):
+            return (
+                "CODE_DAGSTER_PIN=ignore needs the dependencies in [project], not in [tool.poetry]"
+            )
         needed.write_text("\n".join([*NEEDED, *(VERSION.sub(r"\1", line) for line in asked)]))
         sources = [needed]
     command = [

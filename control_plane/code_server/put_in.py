@@ -23,7 +23,7 @@ LEFT_OUT = {
     ".tox", ".venv", ".vscode", "__pycache__", "node_modules", "venv",
 }  # fmt: skip
 # Where the project is in the image.
-PROJECT = Path(os.environ.get("PROJECT", "/opt/code"))
+PROJECT = Path("/opt/code")
 # The volume with the folders that runs write to, and what the image has in these folders.
 DATA, SEED = Path("/var/lib/dagster/data"), Path("/opt/seed")
 # The sum of each file in SEED, by path.

@@ -11,7 +11,6 @@ if the instance could name a default executor, and if `dagster api grpc` read `.
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 from dagster import AssetsDefinition, Definitions, definitions
@@ -22,12 +21,13 @@ from dagster._core.workspace.autodiscovery import (
 from dagster.components.definitions import LazyDefinitions
 from dotenv import dotenv_values
 
+from control_plane.code_server import hand_over
 from control_plane.code_server.executor import in_container
 from control_plane.code_server.left_out import left_out
 from control_plane.code_server.project import definitions_module
 from control_plane.code_server.put_in import PROJECT
 
-SETTINGS = Path(os.environ.get("PROJECT_SETTINGS", "/run/dagster-settings/.env"))
+SETTINGS = hand_over.SETTINGS / ".env"
 # They say how the container works, not how the project does.
 PLATFORM = ("DAGSTER_HOME", "DATABASE_ROLE", "HOME", "PATH", "PYTHONPATH")
 

@@ -193,7 +193,10 @@ def test_whatever_runs_put_in_a_file_s_place_the_next_start_neither_waits_nor_fa
 
 
 SERVED = """
-import json, os
+import json, os, pathlib, sys
+from control_plane.code_server import hand_over, put_in
+put_in.PROJECT = pathlib.Path(sys.argv[1])
+hand_over.SETTINGS = pathlib.Path(sys.argv[1]) / "settings"
 from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 (target,) = loadable_targets_from_python_module("control_plane.code_server.served", None)
 job = target.target_definition().resolve_implicit_global_asset_job_def()
@@ -202,11 +205,12 @@ print(json.dumps([job.executor_def.name, os.environ.get("NAME"), os.environ["PAT
 
 
 def serve(folder, settings=""):
-    (folder / "settings").write_text(settings)
+    (folder / "settings").mkdir()
+    (folder / "settings/.env").write_text(settings)
     done = subprocess.run(
-        [sys.executable, "-c", SERVED],
-        env={**os.environ, "PROJECT": str(folder), "PYTHONPATH": str(ROOT),
-             "PROJECT_SETTINGS": str(folder / "settings")},
+        [sys.executable, "-c", SERVED, str(folder)],
+        # A name that projects use for something else.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PROJECT": "my-cloud-project"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -53,16 +53,21 @@ def test_a_project_declares_and_locks_its_own_dependencies(project):
 
 def test_the_image_installs_the_lock_of_its_project(project):
     """The layer with the packages depends on the lock and the installer, not on your code."""
-    if project.parent.name != "locations":
-        manifests = (ROOT / "Dockerfile.code").read_text().partition(" AS manifests")[2]
-        copied = re.search("for name in (.*); do", manifests)[1]
+    if project.parent.name == "locations":
+        dockerfile = (project / "Dockerfile").read_text()
+        mounted = {"install.sh", "build.txt", "project.txt"}
+        lock = str((project / "requirements.txt").relative_to(ROOT))
+        assert f"source={lock},target=/requirements/project.txt" in dockerfile
+    else:
+        dockerfile = (ROOT / "Dockerfile.code").read_text()
+        mounted = {"install.sh", "resolve.py", "build.txt", "control-plane.txt"}
+        copied = re.search("for name in (.*); do", dockerfile)[1].split()
         asked = {"pyproject.toml", "requirements.txt", "setup.py", "setup.cfg"}
-        assert set(copied.split()) == asked | {"uv.lock", "packages.txt"}
-        return
-    dockerfile = project / "Dockerfile"
-    mounted = re.findall(r"type=bind,source=([^,]+),target=/requirements/", dockerfile.read_text())
-    lock = str((project / "requirements.txt").relative_to(ROOT))
-    assert mounted[:3] == ["requirements/install.sh", "requirements/build.txt", lock]
+        assert set(copied) == asked | {"uv.lock", "packages.txt"}
+    layer = dockerfile.partition("install.sh,target")[0].rpartition("RUN")[2]
+    layer += dockerfile.partition(layer)[2].partition("sh /requirements/install.sh")[0]
+    assert set(re.findall(r"target=/requirements/?(\S*)", layer)) == mounted
+    assert "source=requirements," not in dockerfile
 
 
 def test_the_root_is_a_workspace_that_names_every_project():
