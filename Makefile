@@ -11,8 +11,8 @@ help: ## Print this list.
 setup: ## Install what this machine lacks, and get the base images.
 	@machine/setup.sh
 
-# The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, FOR=<user>, NAME=<location> and
-# FROM=<folder> set its most used flags.
+# The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, FOR=<user>, NAME=<location>,
+# FROM=<folder> and REMOVE=1 set its most used flags.
 demo up watch down status:
 	@./stack $@
 
@@ -71,7 +71,7 @@ dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locatio
 # The number of test processes, each with its own stack (tests/README.md).
 WORKERS = 3
 
-test: .venv/made ## Run all tests.
+test: .venv/made ## Run all tests except the long ones, and the one that kills the engine.
 	@machine/setup.sh tests
 	@env -u TEST_ENGINE_MAY_BE_KILLED .venv/bin/python -m pytest -n $(WORKERS)
 	@test "$$TEST_ENGINE_MAY_BE_KILLED" != 1 || .venv/bin/python -m pytest -m alone

@@ -52,7 +52,7 @@ def advice(path: str) -> str:
     ]
     return (
         f"{path} cannot be written: a run writes to {', '.join(sorted(folders))} of its project and"
-        " to /tmp. To add a folder, name all of them in CODE_DATA in .env, then make up"
+        " to /tmp. To add a folder, name all of them in CODE_DATA, then make up"
         " (docs/how-to/move-your-project-in.md)"
     )
 

@@ -68,12 +68,13 @@ def test_all_that_a_failing_compose_says_is_shown(new_stack):
     assert "no_such_key" in done.stderr
 
 
-def test_a_changed_file_of_your_code_restarts_its_code_server_and_nothing_else(stack):
-    file = stack.root / "code_location/src/code_location/defs/changed.py"
+def test_a_changed_file_of_your_code_restarts_its_code_server_only_and_a_broken_one_is_named(stack):
+    defs = stack.root / "code_location/src/code_location/defs"
+    changed, broken = defs / "changed.py", defs / "numbers/broken.py"
     # Tests before this one have started some services with other settings.
     assert stack.verb("up").returncode == 0
     before = containers(stack)
-    file.write_text("import dagster as dg\n\n\n@dg.asset\ndef changed() -> int:\n    return 1\n")
+    changed.write_text("import dagster as dg\n\n\n@dg.asset\ndef changed() -> int:\n    return 1\n")
     try:
         done = stack.verb("up")
         assert done.returncode == 0, done.stderr
@@ -83,15 +84,7 @@ def test_a_changed_file_of_your_code_restarts_its_code_server_and_nothing_else(s
         assert after.pop("code_location_files") != before.pop("code_location_files")
         assert after == before
         stack.run("__ASSET_JOB", assets=["changed"])
-    finally:
-        file.unlink()
-        assert stack.verb("up").returncode == 0
-
-
-def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(stack):
-    file = stack.root / "code_location/src/code_location/defs/numbers/broken.py"
-    file.write_text("import no_such_module\n")
-    try:
+        broken.write_text("import no_such_module\n")
         done = stack.verb("up")
         assert done.returncode == 1
         said = "code location code_location does not load: ", "No module named 'no_such_module'"
@@ -102,7 +95,8 @@ def test_a_broken_code_location_leaves_the_ui_up_and_names_the_error(stack):
         assert status.returncode == 1
         assert "no_such_module" in status.stderr
     finally:
-        file.unlink()
+        changed.unlink()
+        broken.unlink(missing_ok=True)
         assert stack.verb("up").returncode == 0
     stack.run("process_numbers")
 

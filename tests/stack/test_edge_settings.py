@@ -213,6 +213,7 @@ def root_of(authority):
     return subprocess.run(read, capture_output=True, text=True, check=False).stdout
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("domain")
 def test_with_a_domain_it_gets_itself_a_certificate(stack, tmp_path):
     start = f"cat >/tmp/Caddyfile <<'END'\n{AUTHORITY}\nEND\nexec caddy run --config /tmp/Caddyfile"

@@ -153,6 +153,7 @@ def test_a_failed_run_is_told_to_the_webhook_with_its_reason_and_a_link(stack, w
     }
 
 
+@pytest.mark.whole
 def test_a_webhook_that_is_down_fails_its_own_run_only_and_holds_up_nobody(stack):
     with switched_on(stack, "Sensor", "failed_runs"):
         failed = stack.launch("fail")
