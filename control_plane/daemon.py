@@ -3,7 +3,7 @@
 The gap: outside the web server Dagster opens a new connection for every query (NullPool). With a
 queue poll each second that is six connections a second when idle, half of the stack's CPU time
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
-connections with `optimize_for_webserver`. This module does the same. Apart from that, it does what
+connections with `optimize_for_webserver`, and so does this module. Apart from that, it does what
 the command does. It could be deleted if `dagster-daemon run` had the web server's option
 `--db-pool-recycle`.
 """
@@ -18,12 +18,9 @@ from dagster._daemon.controller import (
 )
 from dagster._utils.interrupts import capture_interrupts
 
+from control_plane.connections import keep_connections
 from control_plane.workspace import name_code_location, workspace_files
 
-# Connections are renewed after an hour, so that a leak in a Postgres process cannot grow forever.
-POOL_RECYCLE_SECONDS = 3600
-# Further connections for threads that query at the same time. Each of the three storages keeps one.
-MAX_OVERFLOW = 20
 # No limit: data migrations and purges of ticks can take longer than the web server's 15 s.
 NO_STATEMENT_TIMEOUT = 0
 
@@ -36,7 +33,7 @@ def main() -> None:
         capture_interrupts(),
         DagsterInstance.get() as instance,
     ):
-        instance.optimize_for_webserver(NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
+        keep_connections(instance, NO_STATEMENT_TIMEOUT)
         with daemon_controller_from_instance(
             instance,
             workspace_load_target=WorkspaceFileTarget(workspace_files()),

@@ -31,6 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket
 
+from control_plane.connections import keep_connections
 from control_plane.webserver.request_rules import (
     KnownRequestsOnly,
     Refused,
@@ -42,8 +43,8 @@ from control_plane.webserver.step_logs import StepLogs
 from control_plane.workspace import name_code_location, workspace_files
 
 PORT = 3000
-# The defaults of the command `dagster-webserver` (dagster_webserver.cli).
-STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW = 15_000, 3600, 20
+# The default of the command `dagster-webserver` (dagster_webserver.cli).
+STATEMENT_TIMEOUT_MS = 15_000
 LIVE_DATA_POLL_MS = 2000
 # The UI's largest WebSocket message is a subscription of less than 10 kB.
 MAX_WEBSOCKET_MESSAGE_BYTES = 1024 * 1024
@@ -137,7 +138,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name_code_location()
     with DagsterInstance.get() as instance:
-        instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
+        keep_connections(instance, STATEMENT_TIMEOUT_MS)
         logs = StepLogs.replacing(instance)
         # The instance page shows `NoneType` for what was never asked for.
         _ = instance.run_coordinator

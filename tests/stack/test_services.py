@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from support.cli import docker
+from support.cli import basic, docker
+from support.edge_client import JSON, ask
 from support.harness import wait_until
 
 SERVICES = ["postgres", "guard", "code_location", "webserver", "daemon", "sign_in", "edge"]
@@ -17,14 +18,31 @@ def history(stack):
     return {run["runId"]: run["status"] for run in data["runsOrError"]["results"]}
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_service_that_is_killed_comes_back_healthy_by_itself(stack, service):
+def kill(stack, service):
+    """Ends a service's processes, and waits until it is healthy again."""
     container = stack.container_of(service)
     before = stack.inspect(container)["State"]["StartedAt"]
     # From inside: after `docker kill` Docker would take the stop for the operator's wish.
     subprocess.run(["docker", "exec", container, "sh", "-c", "kill -9 -1"], check=False)
     wait_until(lambda: stack.inspect(container)["State"]["StartedAt"] != before, "a restart")
     wait_until(lambda: stack.inspect(container)["State"]["Health"]["Status"] == "healthy", service)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_that_is_killed_comes_back_healthy_by_itself(stack, service):
+    kill(stack, service)
+
+
+@pytest.mark.parametrize("user", ["dagster", "viewer"])
+def test_after_postgres_has_restarted_a_user_s_first_question_is_answered(stack, user):
+    # One question for each of the storages of runs, events, and schedules.
+    query = """{ runsOrError(limit: 1) { __typename } assetsOrError(limit: 1) { __typename }
+        instigationStatesOrError(repositoryID: "") { __typename } }"""
+    headers = {**JSON, "Authorization": basic(user, stack.password_of(user))}
+    asked = "POST", "/graphql", headers, json.dumps({"query": query}).encode()
+    before = ask(stack, *asked, sign_in=False).text
+    kill(stack, "postgres")
+    assert ask(stack, *asked, sign_in=False).text == before
 
 
 def test_after_every_service_was_killed_once_a_job_still_runs(stack):
