@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch location down destroy status credentials logs dev test test-quick test-whole screenshots bench lint format lock
+.PHONY: help setup demo up watch location down destroy status credentials logs run-step dev test test-quick test-whole screenshots bench lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -11,8 +11,8 @@ help: ## Print this list.
 setup: ## Install what this machine lacks, and get the base images.
 	@machine/setup.sh
 
-# The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, FOR=<user>, NAME=<location>,
-# FROM=<folder> and REMOVE=1 set its most used flags.
+# The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
+# NAME=<location>, FROM=<folder> and REMOVE=1 set its most used flags.
 demo up watch down status:
 	@./stack $@
 
@@ -27,6 +27,9 @@ credentials:
 
 logs:
 	@./stack logs $(if $(filter 1,$(FOLLOW)),--follow) $(RUN)
+
+run-step:
+	@./stack run-step $(RUN) $(STEP)
 
 # uv trusts the authorities that this machine trusts, and uses the package index that pip is configured with.
 export UV_SYSTEM_CERTS ?= 1

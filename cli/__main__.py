@@ -12,17 +12,29 @@ from typing import Any, cast
 from cli.errors import FAILED, INTERRUPTED, StackError
 from cli.output import printable
 from cli.stack import Stack
-from cli.verbs import credentials, dagster, demo, destroy, down, location, logs, status, up, watch
+from cli.verbs import (
+    credentials,
+    dagster,
+    demo,
+    destroy,
+    down,
+    location,
+    logs,
+    run_step,
+    status,
+    up,
+    watch,
+)
 
 # In the order in which an operator needs them.
 VERBS: tuple[ModuleType, ...] = (
-    demo, up, watch, location, status, credentials, logs, dagster, down, destroy,
+    demo, up, watch, location, status, credentials, logs, run_step, dagster, down, destroy,
 )  # fmt: skip
 
 
 def name_of(verb: ModuleType) -> str:
     """The verb, as it is typed."""
-    return verb.__name__.rpartition(".")[2]
+    return verb.__name__.rpartition(".")[2].replace("_", "-")
 
 
 def summary_of(verb: ModuleType) -> str:

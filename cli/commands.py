@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 # What set-up found on this machine, then the operator's own settings. Later files win.
 ENV_FILES = (".machine.env", ".env")
@@ -12,6 +13,8 @@ PROJECT_LABEL = "com.docker.compose.project"
 NETWORK_LABEL = "com.docker.compose.network"
 STACK_LABEL = "dagster/stack"
 RUN_LABEL = "dagster/run_id"
+# Where the files that runs write are mounted (control_plane/code_server/put_in.py, run_step.py).
+DATA, DATA_OF_RUNS = "/var/lib/dagster/data", "/var/lib/dagster/data-of-runs"
 
 
 def compose(root: Path, *arguments: str) -> list[str]:
@@ -80,3 +83,36 @@ def read_value(volume: str, image: str, path: str) -> list[str]:
     program = f"import json, pickle; print(json.dumps(pickle.load(open('/storage/{path}', 'rb'))))"
     mount = f"--volume={volume}:/storage:ro"
     return ["run", "--rm", "--network=none", mount, image, "python", "-c", program]
+
+
+def run_step(
+    made: Mapping[str, Any], variables: Iterable[str], step: str, *, terminal: bool
+) -> list[str]:
+    """For docker: executes a step of a run again, in a container like the run's.
+
+    Its volumes are read-only. In place of the data folders it has an empty volume, which goes with
+    the container.
+
+    Args:
+        made: The run's container, as `docker inspect` describes it.
+        variables: The names of the environment variables that the image does not have.
+        step: The key of the step.
+        terminal: Whether it runs on one.
+    """
+    host: dict[str, Any] = made["HostConfig"]
+    tmpfs: dict[str, str] = host["Tmpfs"] or {}
+    options: list[str] = host["SecurityOpt"] or []
+    paths = [bind.split(":")[:2] for bind in host["Binds"]]
+    sources = {DATA_OF_RUNS if path == DATA else path: volume for volume, path in paths}
+    module = "control_plane.code_server.run_step"
+    return [
+        "run", "--rm", "--interactive", *(["--tty"] if terminal else []), "--init", "--read-only",
+        f"--network={host['NetworkMode']}", "--cap-drop=ALL",
+        *(f"--security-opt={option}" for option in options),
+        f"--memory={host['Memory']}", f"--pids-limit={host['PidsLimit']}",
+        *(f"--tmpfs={path}:{limits}" for path, limits in tmpfs.items()),
+        *(f"--volume={volume}:{path}:ro" for path, volume in sources.items()),
+        f"--volume={DATA}",
+        *(f"--env={name}" for name in variables),
+        made["Image"], "python", "-m", module, made["Config"]["Cmd"][3], step,
+    ]  # fmt: skip

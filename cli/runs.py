@@ -1,4 +1,4 @@
-"""Follows a run until it ends."""
+"""Follows a run until it ends, and finds its container."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from cli.output import say
 from cli.stack import Stack
 
 TIMEOUT_SECONDS = 180
+
+
+def container_of(stack: Stack, start: str) -> str:
+    """The ID of a run's container.
+
+    Args:
+        stack: The stack that launched it.
+        start: The run ID, or its beginning.
+
+    Raises:
+        StackError: No container or several belong to such runs.
+    """
+    found = [one for run_id, one in stack.run_containers().items() if run_id.startswith(start)]
+    if len(found) != 1:
+        raise StackError(
+            f"{len(found) or 'no'} containers on this machine belong to run {start}: see the run's"
+            f" page, {stack.ui_url}/runs, whose events and step logs outlive its container"
+        )
+    return found[0]
 
 
 def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ FORMS = {
     "CODE_DAGSTER_PIN": ("ignore", "ignore, or leave it out"),
     "DOCKER_SOCKET": (r"/.+", "an absolute path"),
     "ALLOW_ASSET_REPORTS": (r"[01]", "0 or 1"),
+    "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import commands
+from cli import commands, runs
 from cli.errors import StackError
 from cli.output import show
 from cli.stack import Stack
@@ -24,13 +24,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         services = stack.config["services"]
         command = stack.command(*commands.logs(services, follow=flags.follow))
     else:
-        found = [c for run_id, c in stack.run_containers().items() if run_id.startswith(flags.run)]
-        if len(found) != 1:
-            raise StackError(
-                f"{len(found) or 'no'} containers on this machine belong to run {flags.run}:"
-                f" see the run's page, {stack.ui_url}/runs, whose events and step logs outlive its"
-                " container"
-            )
+        container = runs.container_of(stack, flags.run)
         follow = ["--follow"] if flags.follow else []
-        command = ["docker", "logs", "--timestamps", *follow, found[0]]
+        command = ["docker", "logs", "--timestamps", *follow, container]
     show(command, stack.root, stack.environment)

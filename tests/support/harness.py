@@ -166,6 +166,10 @@ class TestStack(Stack):
               ... on Runs { results { runId status jobName } } } }"""
         return self.graphql(query, key=key, value=value)["runsOrError"]["results"]
 
+    def retries_of(self, run_id):
+        """The runs that repeat a run."""
+        return [row["runId"] for row in self.runs_tagged("dagster/parent_run_id", run_id)]
+
     def terminate(self, run_id):
         """Asks for the end of a run, as the web UI does."""
         mutation = "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }"

@@ -45,6 +45,21 @@ def test_run_containers_are_found_by_the_labels_of_one_stack():
     assert "--filter=label=dagster/stack=blue" in command
 
 
+def test_a_step_that_runs_again_can_write_to_no_volume_of_the_stack():
+    host = {
+        "Binds": ["blue_io:/var/lib/dagster/storage", "blue_data:/var/lib/dagster/data:rw"],
+        "NetworkMode": "blue_runs", "Memory": 1, "PidsLimit": 2, "SecurityOpt": None, "Tmpfs": None,
+    }  # fmt: skip
+    made = {"HostConfig": host, "Image": "sha256:1", "Config": {"Cmd": ["a", "b", "c", "{}"]}}
+    command = commands.run_step(made, ["TOKEN"], "op", terminal=False)
+    assert [word for word in command if word.startswith("--volume=")] == [
+        "--volume=blue_io:/var/lib/dagster/storage:ro",
+        "--volume=blue_data:/var/lib/dagster/data-of-runs:ro",
+        "--volume=/var/lib/dagster/data",
+    ]
+    assert "--env=TOKEN" in command
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -118,7 +133,7 @@ def test_a_module_of_the_command_line_is_small_and_needs_only_the_standard_libra
 
 def test_each_verb_is_a_module_and_each_module_a_verb():
     files = {path.stem for path in (ROOT / "cli/verbs").glob("*.py")} - {"__init__"}
-    assert files == {name_of(verb) for verb in VERBS}
+    assert {name.replace("_", "-") for name in files} == {name_of(verb) for verb in VERBS}
 
 
 def test_no_verb_but_up_and_demo_prepares_the_machine():

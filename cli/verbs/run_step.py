@@ -1,0 +1,32 @@
+"""Execute a step of an earlier run again, in its image, with a debugger. Nothing is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+
+from cli import commands, runs
+from cli.stack import Stack, docker
+
+
+def add(parser: ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("run", metavar="RUN", help="a run ID, or its beginning")
+    parser.add_argument("step", metavar="STEP", help="the key of the step, as its events have it")
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when the run has no container; otherwise exits with the step's status."""
+    made = json.loads(docker("inspect", runs.container_of(stack, flags.run)))[0]
+    image = json.loads(docker("image", "inspect", made["Image"]))[0]
+    # The image has the others, PATH among them.
+    added = set(made["Config"]["Env"]) - set(image["Config"]["Env"])
+    variables = dict(entry.split("=", 1) for entry in added)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    command = commands.run_step(made, variables, flags.step, terminal=terminal)
+    done = subprocess.run(["docker", *command], env={**os.environ, **variables}, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
