@@ -3,8 +3,9 @@
 The gap: outside the web server Dagster opens a new connection for every query (NullPool). With a
 queue poll each second that is six connections a second when idle, half of the stack's CPU time
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
-connections with `optimize_for_webserver`, and so does this module. Apart from that, it does what
-the command does. It could be deleted if `dagster-daemon run` had the web server's option
+connections with `optimize_for_webserver`, and so does this module. It adds to launches
+(launcher/images.py) and to the run monitoring (monitoring.py). Apart from that, it does what the
+command does. It could be deleted if `dagster-daemon run` had the web server's option
 `--db-pool-recycle`.
 """
 
@@ -19,6 +20,8 @@ from dagster._daemon.controller import (
 from dagster._utils.interrupts import capture_interrupts
 
 from control_plane.connections import keep_connections
+from control_plane.launcher.images import note_images
+from control_plane.monitoring import watch_containers
 from control_plane.workspace import name_code_location, workspace_files
 
 # No limit: data migrations and purges of ticks can take longer than the web server's 15 s.
@@ -28,6 +31,8 @@ NO_STATEMENT_TIMEOUT = 0
 def main() -> None:
     """Runs until it is stopped, or until one of its threads has sent no heartbeat for too long."""
     name_code_location()
+    note_images()
+    watch_containers()
     with (
         contextlib.suppress(KeyboardInterrupt),
         capture_interrupts(),

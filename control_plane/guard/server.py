@@ -1,10 +1,11 @@
 """The guard's two listeners: which Docker API calls each accepts.
 
-The launch listener, for the daemon, creates, starts, inspects and stops run containers. The stop
-listener, for the web server, inspects and stops them. Each is a Unix socket on its own volume,
-which only its client mounts. A path must match as a whole, undecoded. The guard forwards only the
-checked body to the engine, never a header. A connection serves one request, which must arrive
-within seconds. When a listener has too many connections, new ones replace the oldest waiting ones.
+The launch listener, for the daemon, creates, starts, inspects and stops run containers, and reads
+their last lines. The stop listener, for the web server, inspects and stops them. Both say which
+images the code servers run. Each is a Unix socket on its own volume, which only its client mounts.
+A path must match as a whole, undecoded. The guard forwards only the checked body to the engine,
+never a header. A connection serves one request, which must arrive within seconds. When a listener
+has too many connections, new ones replace the oldest waiting ones.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -38,16 +40,44 @@ ALIVE = ["running", "paused", "restarting"]
 REQUEST_SECONDS = 5
 # On one listener. The daemon and the web server need a few at a time.
 MAX_CONNECTIONS = 64
+# Of a container's last lines. A line can be of any length.
+MAX_LOG_BYTES = 256 * 1024
 # Far below MAX_CONNECTIONS, so that a new connection has its turn before a burst of later ones
 # could push it out. The rest wait in the kernel's queue, which is as long as the kernel allows.
 ACCEPTED_AT_ONCE, QUEUED = 8, 4096
 CONTAINER = r"/v1\.\d{2}/containers/(?P<id>[0-9a-f]{64})"
 VERSION, CREATE = re.compile(r"/version"), re.compile(r"/v1\.\d{2}/containers/create")
 INSPECT, START = re.compile(rf"{CONTAINER}/json"), re.compile(rf"{CONTAINER}/start")
+LOGS = re.compile(rf"{CONTAINER}/logs\?stderr=1&stdout=1&timestamps=0&follow=0&tail=50")
 STOP = re.compile(rf"{CONTAINER}/stop(\?t=(?P<seconds>\d{{1,4}}))?")
+LIST = re.compile(r"/v1\.\d{2}/containers/json\?limit=-1&all=0&size=0&trunc_cmd=0")
 PULL = re.compile(r"/v1\.\d{2}/images/create.*")
 
+IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
+# Compose sets these labels on containers, and on images that it builds, whatever their Dockerfile
+# says.
+PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
+# The labels that the daemon and the web server may see. Others name folders of the host.
+SHOWN = (SERVICE_LABEL, "org.opencontainers.image.")
+
 Answer = tuple[int, Any]
+
+
+@dataclass(frozen=True)
+class CodeServer:
+    """The container that serves a code location.
+
+    Attributes:
+        container: Its ID.
+        name: The name of its image when it was created. The name may have moved since.
+        image: The ID of its image.
+        labels: Its labels.
+    """
+
+    container: str
+    name: str
+    image: str
+    labels: Mapping[str, str]
 
 
 class Runs:
@@ -68,9 +98,8 @@ class Runs:
         self.limit = limit
         # Held from counting the containers until the engine has answered the start.
         self.starting = asyncio.Lock()
-        # For each code location: the ID of its server's container, and the image ID by the image's
-        # name and by the ID. An entry stays while a deploy replaces the container, about a second.
-        self.images: dict[str, tuple[str, dict[str, str]]] = {}
+        # By code location. An entry stays while a deploy replaces the container, about a second.
+        self.servers: dict[str, CodeServer] = {}
 
 
 class Engine:
@@ -135,11 +164,26 @@ class Engine:
         ours = self.runs.policy.labels.items()
         if RUN_LABEL not in labels or any(labels.get(name) != value for name, value in ours):
             raise Missing({"message": f"No such container: {identifier}"})
-        return {"Id": found["Id"], "State": found["State"], "Image": found["Image"]}
+        # The SDK reads Tty before it reads the log.
+        config = {"Tty": False}
+        return {
+            "Id": found["Id"], "State": found["State"], "Image": found["Image"], "Config": config,
+        }  # fmt: skip
 
     async def inspect(self, path: re.Match[str], _: bytes) -> Answer:
         """State and image of a run container, without its environment."""
         return 200, await self.find_run_container(path["id"])
+
+    async def logs(self, path: re.Match[str], _: bytes) -> Answer:
+        """The last lines that a run container wrote, in the engine's frames."""
+        await self.find_run_container(path["id"])
+        query = {"stderr": "1", "stdout": "1", "tail": "50"}
+        where, timeout = f"/containers/{path['id']}/logs", ClientTimeout(ENGINE_TIMEOUT_SECONDS)
+        async with self.session.get(where, params=query, timeout=timeout) as response:
+            frames = b""
+            while len(frames) < MAX_LOG_BYTES and not response.content.at_eof():
+                frames += await response.content.read(MAX_LOG_BYTES - len(frames))
+            return response.status, frames
 
     async def containers(
         self, labels: Mapping[str, str], states: Sequence[str] = ()
@@ -158,30 +202,61 @@ class Engine:
         if len(alive) >= self.runs.limit:
             raise Refused(f"{len(alive)} run containers are alive, {self.runs.limit} may be")
 
-    async def find_images(self) -> None:
-        """Notes which images the code locations run, in Runs.images."""
-        ours = {"com.docker.compose.project": self.runs.project}
-        ours |= {"com.docker.compose.oneoff": "False"}
+    async def find_servers(self) -> None:
+        """Notes which containers serve the code locations, in Runs.servers."""
+        ours = {PROJECT_LABEL: self.runs.project, "com.docker.compose.oneoff": "False"}
         found = await self.containers(ours)
         # For each service the last entry wins: its newest running container.
         found.sort(key=lambda one: (one["State"] == "running", one["Created"]))
         # Run containers inherit Compose's labels from the image.
         servers = {
-            one["Labels"].get("com.docker.compose.service"): one
-            for one in found
-            if RUN_LABEL not in one["Labels"]
+            one["Labels"].get(SERVICE_LABEL): one for one in found if RUN_LABEL not in one["Labels"]
         }
         for service in self.runs.locations & servers.keys():
-            await self._remember_image(service, servers[service]["Id"])
+            await self._remember(service, servers[service]["Id"])
 
-    async def _remember_image(self, service: str, identifier: str) -> None:
-        if self.runs.images.get(service, ("", {}))[0] == identifier:
+    async def _remember(self, service: str, identifier: str) -> None:
+        known = self.runs.servers.get(service)
+        if known and known.container == identifier:
             return
         status, server = await self.ask("GET", f"/containers/{identifier}/json")
         if status == 200:  # else it has gone since it was listed
             # Not from the list: that has the image's ID as its name when the tag has moved.
-            name, image = server["Config"]["Image"], server["Image"]
-            self.runs.images[service] = identifier, {name: image, image: image}
+            config = server["Config"]
+            self.runs.servers[service] = CodeServer(
+                identifier, config["Image"], server["Image"], config["Labels"]
+            )
+
+    async def code_servers(self, _: re.Match[str], __: bytes) -> Answer:
+        """The containers that serve the code locations, with the images that they run."""
+        await self.find_servers()
+        return 200, [
+            {
+                "Id": one.container,
+                "ImageID": one.image,
+                "Labels": {n: v for n, v in one.labels.items() if n.startswith(SHOWN)},
+            }
+            for one in self.runs.servers.values()
+        ]
+
+    async def image_for(self, service: str, asked: str) -> str | None:
+        """The ID of the image for a run of a code location, or None if the run may not have it.
+
+        Args:
+            service: The code location.
+            asked: The name of the image, which stands for what the server runs, or an ID. An
+                earlier image of the code location is allowed as well: the run was in the queue
+                during a deploy, or it is a retry.
+        """
+        server = self.runs.servers.get(service)
+        if server and asked in (server.name, server.image):
+            return server.image
+        if not IMAGE_ID.fullmatch(asked):
+            return None
+        status, found = await self.ask("GET", f"/images/{asked}/json")
+        labels: dict[str, str] = (found["Config"]["Labels"] or {}) if status == 200 else {}
+        built_for = labels.get(PROJECT_LABEL), labels.get(SERVICE_LABEL)
+        return asked if built_for == (self.runs.project, service) else None
 
     async def start(self, path: re.Match[str], _: bytes) -> Answer:
         """Starts a run container. Checks the limit again: many may have been created before."""
@@ -211,15 +286,14 @@ class Engine:
         return await self.ask("POST", where, wait=seconds, t=str(seconds))
 
     async def create(self, _: re.Match[str], body: bytes) -> Answer:
-        """Creates a run container by the policy, from an image that a code location runs."""
+        """Creates a run container by the policy, from an image of its code location."""
         fitting = self._fitting(body)
         # `start` checks the limit again. Here it prevents containers that could not be started.
-        await asyncio.gather(self.find_images(), self.check_limit())
+        await asyncio.gather(self.find_servers(), self.check_limit())
         for service, wanted in fitting.items():
-            images = self.runs.images.get(service, ("", {}))[1]
-            if wanted["Image"] in images:
-                wanted["Image"] = images[wanted["Image"]]
-                return await self.ask("POST", "/containers/create", wanted)
+            image = await self.image_for(service, wanted["Image"])
+            if image:
+                return await self.ask("POST", "/containers/create", {**wanted, "Image": image})
         asked = next(iter(fitting.values()))["Image"]
         raise Refused(f"image {asked!r} is not one that a code location runs")
 
@@ -282,10 +356,15 @@ class Listener(web.Server):
         self.routes: dict[tuple[str, re.Pattern[str]], Handler] = {
             ("GET", VERSION): engine.version,
             ("GET", INSPECT): engine.inspect,
+            ("GET", LIST): engine.code_servers,
             ("POST", STOP): engine.stop,
         }
         if launches:
-            self.routes |= {("POST", CREATE): engine.create, ("POST", START): engine.start}
+            self.routes |= {
+                ("POST", CREATE): engine.create,
+                ("POST", START): engine.start,
+                ("GET", LOGS): engine.logs,
+            }
         self.open = 0
         # Connections that have not delivered their request yet, the oldest first. The listener may
         # close them.
@@ -331,11 +410,10 @@ class Listener(web.Server):
             print(json.dumps(audit), flush=True)
         if reason:
             answer = {"message": f"guard: {decision}: {reason}"}
-        response = (
-            web.Response(status=status)
-            if answer is None
-            else web.json_response(answer, status=status)
-        )
+        if answer is None or isinstance(answer, bytes):
+            response = web.Response(status=status, body=answer)
+        else:
+            response = web.json_response(answer, status=status)
         response.force_close()
         return response
 

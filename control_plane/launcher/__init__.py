@@ -2,7 +2,8 @@
 
 The gap: dagster.yaml cannot use variables in `container_kwargs` (instance_file.py). Dagster notices
 an unset name in `env_vars` only when it launches a run, after the UI has reported "launched"
-(dagster-io/dagster#4190). It creates a container even when one of its networks is refused. This
+(dagster-io/dagster#4190). It creates a container even when one of its networks is refused. It does
+not say why a container died (deaths.py), nor which image a run will use (images.py). This
 module could be deleted if `container_kwargs` accepted variables, if the instance checked `env_vars`
 at start, and if the create request contained all networks.
 """
@@ -12,12 +13,25 @@ from collections.abc import Mapping
 from typing import Any, Self, cast
 
 from dagster import DagsterInvariantViolationError
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.tags import DOCKER_IMAGE_TAG, MAX_RETRIES_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
+from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
+from control_plane.launcher.deaths import cause, last_lines
+
+# A run whose image is not known uses that of its code server, by name.
+UNKNOWN = "unknown"
+# The states of a container whose process may still report. The launcher notes the ID of a container
+# before it starts the container.
+ALIVE = ("created", "running", "paused", "restarting")
+GONE = "The container {} is not on this machine any more. `make down` removes run containers."
+# So many lines of a dead container's output go to the run's event log. The guard allows no other.
+LINES = 50
 
 
 class ComposeRunLauncher(DockerRunLauncher):
@@ -69,13 +83,68 @@ class ComposeRunLauncher(DockerRunLauncher):
             )
         kwargs = dict(context.container_kwargs)
         if "volumes" in kwargs:
-            service = _code_server(dagster_run)
+            service = code_server_of(dagster_run)
             volumes = cast("list[str]", kwargs["volumes"])
             kwargs["volumes"] = [one.replace(f"${{{LOCATION}}}", service) for one in volumes]
         return context._replace(container_kwargs=kwargs)
 
+    def _launch_container_with_command(
+        self, run: DagsterRun, docker_image: str, command: list[str]
+    ) -> None:
+        """Uses the image that was noted when the run was put into the queue (images.py)."""
+        noted = run.tags.get(DOCKER_IMAGE_TAG, UNKNOWN)
+        image = docker_image if noted == UNKNOWN else noted
+        super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
 
-def _code_server(dagster_run: DagsterRun) -> str:
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Whether the run's container lives; otherwise why it does not, in words.
+
+        A run that was killed for its memory is not launched again.
+        """
+        identifier = run.tags.get(DOCKER_CONTAINER_ID_TAG)
+        if not identifier:
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run has no container yet.")
+        container = self._container_of(run)
+        if container is None:
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, GONE.format(identifier[:12]))
+        state = container.attrs["State"]
+        if container.status in ALIVE:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if state["OOMKilled"]:
+            self._instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
+        limit = self.get_container_context(run).container_kwargs.get("mem_limit")
+        return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
+
+    def get_run_worker_debug_info(
+        self, run: DagsterRun, include_container_logs: bool | None = True
+    ) -> str | None:
+        """The last lines of the run's container. Dagster adds them to the run's failure."""
+        del include_container_logs  # the daemon passes False for a run in progress
+        container = self._container_of(run)
+        if container is None:
+            return None
+        if container.status == "created":
+            return cause(container.attrs["State"], None)
+        return last_lines(container.logs(tail=LINES), LINES)
+
+    def terminate(self, run_id: str) -> bool:
+        """Stops a run's container, and says in the event log that this can take a while."""
+        run = self._instance.get_run_by_id(run_id)
+        if run and not run.is_finished and self._container_of(run):
+            wait = self.get_container_context(run).container_kwargs.get("stop_timeout")
+            self._instance.report_engine_event(
+                f"Asking the container to end (SIGTERM). After {wait} s it is killed (stop_timeout"
+                " in dagster.yaml).",
+                run,
+                cls=self.__class__,
+            )
+        return super().terminate(run_id)
+
+    def _container_of(self, run: DagsterRun) -> Any:  # noqa: ANN401 # the SDK has no types
+        return super()._get_container(run)  # pyright: ignore[reportUnknownMemberType] # upstream's
+
+
+def code_server_of(dagster_run: DagsterRun) -> str:
     """The service that serves the run's code location. The guard compares it with the image."""
     origin = dagster_run.remote_job_origin
     location = origin and origin.repository_origin.code_location_origin

@@ -32,6 +32,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket
 
 from control_plane.connections import keep_connections
+from control_plane.launcher.images import note_images
 from control_plane.webserver.request_rules import (
     KnownRequestsOnly,
     Refused,
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--read-only", action="store_true", help="refuse every change")
     arguments = parser.parse_args()
     name_code_location()
+    note_images()
     with DagsterInstance.get() as instance:
         keep_connections(instance, STATEMENT_TIMEOUT_MS)
         logs = StepLogs.replacing(instance)

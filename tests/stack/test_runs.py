@@ -62,20 +62,7 @@ def test_a_failing_op_fails_the_run_with_its_traceback_and_is_not_run_again(stac
     (cause,) = failure["error"]["causes"]
     assert cause["message"] == "RuntimeError: the pump is dry\n"
     assert any("extra_definitions.py" in frame for frame in cause["stack"])
-    assert retries_of(stack, run) == []
-
-
-def test_a_run_whose_container_is_killed_is_noticed_and_run_again(stack):
-    """Crash-only retries: the first attempt fails by itself, Dagster launches another."""
-    run = stack.launch("hang")
-    wait_until(lambda: any(e.get("message") == "waiting" for e in stack.events(run)), "the op")
-    docker("kill", stack.run_containers(running_only=True)[run])
-    assert stack.finished(run) == "FAILURE"
-    assert any("exit" in (e.get("message") or "").lower() for e in stack.events(run))
-    (again,) = wait_until(lambda: retries_of(stack, run), "a second attempt")
-    wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt to start")
-    stack.terminate(again)
-    assert stack.finished(again) == "CANCELED"
+    assert stack.retries_of(run) == []
 
 
 def test_an_asset_written_by_one_run_is_read_by_the_next_run_s_container(stack):
@@ -96,9 +83,3 @@ def test_asking_for_the_log_of_an_unknown_run_says_where_to_look(stack):
     assert done.returncode == 1
     assert "no containers on this machine belong to run 0000dead" in done.stderr
     assert f"{stack.ui_url}/runs" in done.stderr
-
-
-def retries_of(stack, run):
-    query = """query Retries($id: String!) { runsOrError(filter: {tags: [
-        {key: "dagster/parent_run_id", value: $id}]}) { ... on Runs { results { runId } } } }"""
-    return [r["runId"] for r in stack.graphql(query, id=run)["runsOrError"]["results"]]

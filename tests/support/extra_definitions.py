@@ -1,5 +1,7 @@
 """Jobs that only the tests want; copied into the test stack's code location."""
 
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -68,6 +70,40 @@ def wait_for_ever(context):
 @job
 def hang():
     wait_for_ever()
+
+
+@op
+def use_memory():
+    print("about to use memory", flush=True)
+    return len(bytearray(b"x") * 1_500_000_000)  # more than mem_limit in dagster.yaml
+
+
+@job
+def exceed_the_memory():
+    use_memory()
+
+
+@op
+def ignore_signals():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ignoring signals", flush=True)
+    while True:
+        time.sleep(0.1)
+
+
+@job
+def never_end():
+    ignore_signals()
+
+
+@job(tags={"dagster/max_retries": "0"})
+def die_before_the_start():
+    speak()
+
+
+if os.environ.get("DAGSTER_RUN_JOB_NAME") == "die_before_the_start":
+    print("out of luck", flush=True)
+    os._exit(7)
 
 
 @op

@@ -219,7 +219,7 @@ def test_an_unset_variable_is_refused_at_start():
         Policy.from_launcher(LAUNCHER, {})
 
 
-@pytest.mark.parametrize("count", [4_000, pytest.param(20_000, marks=pytest.mark.whole)])
+@pytest.mark.parametrize("count", [1_500, pytest.param(20_000, marks=pytest.mark.whole)])
 def test_no_random_request_gets_a_container_outside_the_policy(policy, asked, count):
     @settings(
         max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -269,6 +269,8 @@ class FakeEngine:
         self.servers = [code_server()]
         # What a code server's container is made from: its name for the image, and the ID.
         self.images = {SERVER: (IMAGE, IMAGE_ID)}
+        # The labels of images that Compose has built, by ID.
+        self.built = {}
         # To answer a request to stop only then.
         self.may_stop = None
 
@@ -288,7 +290,13 @@ class FakeEngine:
         identifier = path.split("/")[-2]
         if path.endswith("/json") and identifier in self.images:
             name, image = self.images[identifier]
-            return web.json_response({"Image": image, "Config": {"Image": name}})
+            labels = {"org.opencontainers.image.version": "1.2", "working_dir": "/home/me"}
+            config = {"Image": name, "Labels": labels, "Env": ["PASSWORD=1"]}
+            return web.json_response({"Image": image, "Config": config})
+        if identifier in self.built:
+            return web.json_response({"Config": {"Labels": self.built[identifier]}})
+        if path.endswith("/logs"):
+            return web.Response(body=b"\x01\0\0\0\0\0\0\x02hi")
         if path.endswith("/json"):
             mine = identifier == MINE
             labels = {"dagster/stack": "blue", "dagster/run_id": RUN} if mine else {"x": "y"}
@@ -358,6 +366,7 @@ def line(method, path, body=b"", headers=b""):
 
 DAEMON, WEBSERVER = 0, 1
 PATH = f"/v1.45/containers/{MINE}"
+LAST_LINES = "logs?stderr=1&stdout=1&timestamps=0&follow=0&tail=50"
 
 
 def run(policy, listener, *requests, **options):
@@ -370,9 +379,10 @@ def test_the_daemon_s_listener_accepts_all_calls_of_a_run_s_life(policy, asked):
         policy, DAEMON,
         line("GET", "/version"), line("POST", CREATE, body),
         line("GET", f"{PATH}/json"), line("POST", f"{PATH}/start"),
-        line("POST", f"{PATH}/stop?t=30"),
+        line("GET", f"{PATH}/{LAST_LINES}"), line("POST", f"{PATH}/stop?t=30"),
     )  # fmt: skip
-    assert [status for status, _ in statuses] == [200, 201, 200, 201, 201]
+    assert [status for status, _ in statuses] == [200, 201, 200, 201, 200, 201]
+    assert statuses[4][1].endswith("hi")
 
 
 def test_the_web_server_s_listener_accepts_only_inspect_and_stop(policy, asked):
@@ -381,9 +391,11 @@ def test_the_web_server_s_listener_accepts_only_inspect_and_stop(policy, asked):
         policy, WEBSERVER,
         line("GET", f"{PATH}/json"), line("POST", f"{PATH}/stop"),
         line("POST", CREATE, body), line("POST", f"{PATH}/start"),
+        line("GET", f"{PATH}/{LAST_LINES}"),
     )  # fmt: skip
-    assert [status for status, _ in statuses] == [200, 201, 403, 403]
-    assert not [path for _, path, _ in reached if "create" in path or "start" in path]
+    assert [status for status, _ in statuses] == [200, 201, 403, 403, 403]
+    refused = ("create", "start", "logs")
+    assert not [path for _, path, _ in reached if path.endswith(refused)]
 
 
 @pytest.mark.parametrize(("seconds", "times"), [(30, 1), (0, 3)])
@@ -397,7 +409,9 @@ def test_the_engine_is_asked_for_its_version_now_and_then(policy, monkeypatch, s
 
 def test_inspecting_shows_no_environment(policy):
     ((_, body),), _ = run(policy, DAEMON, line("GET", f"{PATH}/json"))
-    assert set(json.loads(body)) == {"Id", "State", "Image"}
+    answer = json.loads(body)
+    assert set(answer) == {"Id", "State", "Image", "Config"}
+    assert set(answer["Config"]) == {"Tty"}
 
 
 def test_a_container_that_is_not_a_run_of_this_stack_is_not_there(policy):
@@ -414,6 +428,10 @@ def test_a_container_that_is_not_a_run_of_this_stack_is_not_there(policy):
     "path",
     [
         "/v1.45/containers/json",
+        "/v1.45/containers/json?limit=-1&all=1&size=0&trunc_cmd=0",
+        f"{PATH}/logs",
+        f"{PATH}/{LAST_LINES}00",
+        f"{PATH}/{LAST_LINES.replace('follow=0', 'follow=1')}",
         "/containers/create",
         "/v1.45/containers/create?name=x",
         "/v1.45/containers/create/",
@@ -568,6 +586,43 @@ def test_no_other_image_is_allowed(policy, asked, servers, image):
     assert status == 403
     assert "is not one that a code location runs" in body
     assert not created(reached)
+
+
+EARLIER = "sha256:" + "5" * 64
+
+
+@pytest.mark.parametrize(
+    ("project", "service", "image", "allowed"),
+    [
+        ("blue", "code_location", EARLIER, True),
+        ("green", "code_location", EARLIER, False),
+        ("blue", "postgres", EARLIER, False),
+        ("blue", "code_location", "blue-code@" + EARLIER, False),
+        ("blue", "code_location", EARLIER + "/json?x", False),
+    ],
+)
+def test_an_earlier_image_is_allowed_that_was_built_for_the_run_s_location(
+    policy, asked, project, service, image, allowed
+):
+    fake = engine_with(servers=[code_server()])
+    labels = {"com.docker.compose.project": project, "com.docker.compose.service": service}
+    fake.built[EARLIER] = labels
+    ((status, _),), reached = run(policy, DAEMON, create_line(asked, Image=image), fake=fake)
+    assert status == (201 if allowed else 403)
+    assert [body["Image"] for body in created(reached)] == ([EARLIER] if allowed else [])
+
+
+@pytest.mark.parametrize("listener", [DAEMON, WEBSERVER])
+def test_both_listeners_say_which_image_each_code_server_runs_and_nothing_else(policy, listener):
+    asked = line("GET", "/v1.45/containers/json?limit=-1&all=0&size=0&trunc_cmd=0")
+    ((status, body),), _ = run(policy, listener, asked)
+    assert status == 200
+    (server,) = json.loads(body)
+    assert server == {
+        "Id": SERVER,
+        "ImageID": IMAGE_ID,
+        "Labels": {"org.opencontainers.image.version": "1.2"},
+    }
 
 
 @pytest.mark.parametrize(("same", "allowed"), [(False, False), (True, True)])

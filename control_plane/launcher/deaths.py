@@ -1,0 +1,63 @@
+"""Why a run's container ended, in words for the run's event log.
+
+The gap: DockerRunLauncher reports the engine's JSON, e.g. `"OOMKilled": true`, and no output of the
+container. This module could be deleted if it implemented `get_run_worker_debug_info`.
+"""
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+# With `docker run`, the command could not be started (docs.docker.com, "Exit status").
+NOT_STARTED = {126: "its command could not be executed", 127: "its command was not found"}
+SIGNALS = {
+    signal.SIGKILL: (
+        "It was killed from outside (SIGKILL), and not for its memory: by `docker kill`, by the end"
+        " of the engine or of the machine, or by the kernel when the machine had no memory left."
+    ),
+    signal.SIGTERM: (
+        "It was stopped from outside (SIGTERM): by `docker stop`, `make down` or the end of the"
+        " engine."
+    ),
+    signal.SIGSEGV: "Native code of a package crashed (SIGSEGV).",
+    signal.SIGABRT: "Native code of a package gave up (SIGABRT).",
+    signal.SIGBUS: "Native code of a package crashed (SIGBUS). /dev/shm may have been too small.",
+}
+
+
+def cause(state: Mapping[str, Any], limit: str | int | None) -> str:
+    """Why a container ended, and what to do.
+
+    Args:
+        state: The container's `State`, as the engine reports it.
+        limit: Its memory limit, as dagster.yaml has it.
+    """
+    code = int(state["ExitCode"])
+    if state["Status"] == "created":
+        return f"The container was created and never started. {state['Error']}".strip()
+    if state["OOMKilled"]:
+        return (
+            f"The container used more memory than its limit of {limit}, and was killed. It is not"
+            " launched again, because the same would happen. Raise the limit"
+            " (docs/how-to/limit-a-run.md), or use less memory (docs/how-to/large-data.md)."
+        )
+    if code in NOT_STARTED or state["Error"]:
+        what = state["Error"] or NOT_STARTED[code]
+        return f"The container did not start: {what} (exit code {code})."
+    if code > 128:
+        try:
+            number = signal.Signals(code - 128)
+        except ValueError:
+            return f"The container ended with exit code {code}."
+        words = SIGNALS.get(number, f"It ended by the signal {number.name}.")
+        return f"The container ended with exit code {code}. {words}"
+    return (
+        f"The process of the run ended with exit code {code} before it reported the run's end. Its"
+        " last lines may say why. A run that was cut off from Postgres ends like this."
+    )
+
+
+def last_lines(output: bytes, lines: int) -> str:
+    """The last lines of a container's output, as a block for the event log; or nothing."""
+    text = output.decode(errors="replace").rstrip().splitlines()[-lines:]
+    return "\n".join(["Its last lines:", *(f"    {line}" for line in text)]) if text else ""

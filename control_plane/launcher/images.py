@@ -1,0 +1,71 @@
+"""What web server and daemon do when a run is launched: they note the image that it will use.
+
+The gap: a run names its image by a tag of the engine, `dagster-code:current`, and the name moves
+with the next build. A run that waits in the queue meanwhile, or is launched again, executes other
+code than its page shows. Here each run gets the ID of the image that its code server runs at the
+moment of the launch. Not by a run coordinator in dagster.yaml: run containers load that class, too.
+This module could be deleted if a code server could report the ID of its own image.
+"""
+
+import os
+from typing import Any, cast
+
+import docker
+from dagster import DagsterInstance
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
+from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
+from dagster._core.storage.tags import DOCKER_IMAGE_TAG
+from docker.errors import DockerException
+from requests.exceptions import RequestException
+
+from control_plane.launcher import UNKNOWN, code_server_of
+
+SERVICE_LABEL = "com.docker.compose.service"
+# The tags of a run, by the label of its image.
+TAGS = {
+    "org.opencontainers.image.version": "dagster/image_version",
+    "org.opencontainers.image.revision": "dagster/image_revision",
+}
+
+
+def note_images() -> None:
+    """Makes this process tag each run with its image before it puts the run into the queue."""
+    submit_run = QueuedRunCoordinator.submit_run
+
+    def submit(
+        self: QueuedRunCoordinator[DagsterInstance], context: SubmitRunContext
+    ) -> DagsterRun:
+        run, instance = context.dagster_run, self._instance  # pyright: ignore[reportPrivateUsage] # as subclasses do
+        if run.status == DagsterRunStatus.NOT_STARTED and not _keeps_image(run):
+            instance.add_run_tags(run.run_id, _tags(instance, run))
+        return submit_run(self, context)
+
+    QueuedRunCoordinator.submit_run = submit
+
+
+def _keeps_image(run: DagsterRun) -> bool:
+    """Whether a run uses the image of the run that it repeats."""
+    repeats = run.parent_run_id and DOCKER_IMAGE_TAG in run.tags
+    return bool(repeats) and os.environ.get("RETRY_WITH") == "old-code"
+
+
+def _tags(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
+    """The tags for the image that the run's code server runs now."""
+    try:
+        client = cast("Any", docker.client.from_env())
+        listed = cast("list[dict[str, Any]]", client.api.containers())
+        found = {one["Labels"].get(SERVICE_LABEL): one for one in listed}
+        reason = "no code server of its code location has a container"
+    except (DockerException, RequestException) as error:
+        found, reason = {}, f"the guard does not answer: {error}"
+    server = found.get(code_server_of(run))
+    if server:
+        noted = {tag: server["Labels"].get(label, UNKNOWN) for label, tag in TAGS.items()}
+        return {DOCKER_IMAGE_TAG: server["ImageID"], **noted}
+    instance.report_engine_event(
+        f"The image is not known yet ({reason}). The run uses the one that its code server runs"
+        " when it starts.",
+        run,
+    )
+    # Not those of a run that it repeats.
+    return dict.fromkeys([DOCKER_IMAGE_TAG, *TAGS.values()], UNKNOWN)

@@ -1,0 +1,56 @@
+"""How a run ends whose container does not report the end: soon, and with the reason in words."""
+
+import pytest
+
+from support.cli import docker
+from support.harness import wait_until
+
+
+def has_said(stack, run, words):
+    return any(words in (event.get("message") or "") for event in stack.events(run))
+
+
+def test_a_run_whose_container_is_killed_says_so_with_its_last_lines_and_is_launched_again(stack):
+    """Crash-only retries: the first attempt fails by itself, Dagster launches another."""
+    run = stack.launch("hang")
+    wait_until(lambda: has_said(stack, run, "waiting"), "the op")
+    docker("kill", stack.run_containers(running_only=True)[run])
+    assert stack.finished(run) == "FAILURE"
+    said = stack.said_of(run)
+    assert "exit code 137. It was killed from outside (SIGKILL), and not for its memory" in said
+    assert "Its last lines:" in said
+    assert "wait_for_ever - waiting" in said
+    (again,) = wait_until(lambda: stack.retries_of(run), "a second attempt")
+    wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt to start")
+    stack.terminate(again)
+    assert stack.finished(again) == "CANCELED"
+
+
+def test_a_run_that_needs_too_much_memory_names_the_limit_and_is_not_launched_again(stack):
+    run = stack.launch("exceed_the_memory")
+    assert stack.finished(run) == "FAILURE"
+    said = stack.said_of(run)
+    assert "used more memory than its limit of 1g, and was killed" in said
+    assert "about to use memory" in said
+    assert "{" not in said
+    later = stack.run("talk")  # what the retry daemon would have launched came before
+    assert stack.status_of(later) == "SUCCESS"
+    assert stack.retries_of(run) == []
+
+
+def test_a_run_that_dies_before_its_start_fails_at_once_with_its_last_lines(stack):
+    run = stack.launch("die_before_the_start")
+    assert stack.finished(run, seconds=60) == "FAILURE"  # start_timeout_seconds is 180
+    said = stack.said_of(run)
+    assert "The run did not start. The process of the run ended with exit code 7" in said
+    assert "out of luck" in said
+
+
+@pytest.mark.whole
+def test_a_step_that_ignores_signals_is_killed_and_its_run_canceled_within_a_poll(stack):
+    run = stack.launch("never_end")
+    wait_until(lambda: "ignoring signals" in stack.captured(run)[0], "the op")
+    stack.terminate(run)
+    assert "After 30 s it is killed (stop_timeout in dagster.yaml)" in stack.said_of(run)
+    # 30 s until the signal that cannot be ignored, and one poll. cancel_timeout_seconds is 60.
+    assert stack.finished(run, seconds=50) == "CANCELED"
