@@ -99,6 +99,7 @@ def test_while_make_watch_runs_a_saved_file_is_served_and_run(new_stack, watchin
     assert stack.inspect(stack.container_of("webserver"))["State"]["StartedAt"] == before
 
 
+@pytest.mark.whole
 def test_a_project_moves_in_with_the_lines_that_are_printed(new_stack):
     stack = new_stack("moved")
     project = stack.root.parent / "their-project"

@@ -12,6 +12,7 @@ SPLIT = {
     "tests/stack/test_command_line.py",
     "tests/stack/test_hostile_clients.py",
     "tests/stack/test_hostile_logs.py",
+    "tests/stack/test_run_ends.py",
     "tests/stack/test_runs.py",
     "tests/stack/test_services.py::test_down_and_up_keeps_history_also_without_a_password_volume",
     "tests/stack/test_services.py::test_plain_compose_starts_a_second_stack_beside_the_first",
