@@ -9,6 +9,7 @@ from cli.errors import StackError
 
 PORT = r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]"
 NAME = r"[A-Za-z0-9.-]+"
+DURATION = r"\d+[mhd]|forever"
 # What each setting may be, and how to say so.
 FORMS = {
     # Compose would change "My Stack!" to "mystack" without a message. Images have this name too.
@@ -38,6 +39,8 @@ FORMS = {
     "CODE_DAGSTER_PIN": ("ignore", "ignore, or leave it out"),
     "DOCKER_SOCKET": (r"/.+", "an absolute path"),
     "ALLOW_ASSET_REPORTS": (r"[01]", "0 or 1"),
+    "KEEP_SUCCEEDED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
+    "KEEP_FAILED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
     "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }
 

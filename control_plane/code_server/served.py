@@ -4,7 +4,8 @@ The gap: a project that names no executor gets Dagster's `multiprocess`, which s
 each step that imports everything again. Where each run has its own container, that isolates
 nothing: it takes 19 to 41 s and 484 MiB for a run of 1.1 s and 175 MiB. Such a project gets the
 in-process executor here. Dagster reads a project's `.env` in `dg dev` only. Here it comes from a
-volume, so that its values are in no image and in no `docker inspect`. This module could be deleted
+volume, so that its values are in no image and in no `docker inspect`. Runs also wait for Postgres
+(patience.py) and write values whole (whole_values.py). This module could be deleted
 if the instance could name a default executor, and if `dagster api grpc` read `.env`.
 """
 
@@ -24,8 +25,10 @@ from dotenv import dotenv_values
 from control_plane.code_server import hand_over
 from control_plane.code_server.executor import in_container
 from control_plane.code_server.left_out import left_out
+from control_plane.code_server.patience import wait_for_postgres
 from control_plane.code_server.project import definitions_module
 from control_plane.code_server.put_in import PROJECT
+from control_plane.code_server.whole_values import write_whole_values
 
 SETTINGS = hand_over.SETTINGS / ".env"
 # They say how the container works, not how the project does.
@@ -40,6 +43,11 @@ NOT_SERVED = (
 if SETTINGS.is_file():
     settings = dotenv_values(SETTINGS)
     os.environ |= {k: v for k, v in settings.items() if v is not None and k not in PLATFORM}
+
+write_whole_values()
+IS_SERVER = "grpc" in sys.argv
+if not IS_SERVER:
+    wait_for_postgres()
 
 MODULE = definitions_module(PROJECT)
 
@@ -61,7 +69,7 @@ def with_executor(target: object) -> Callable[[], Definitions]:
             found = Definitions(assets=cast("list[AssetsDefinition]", target))
         if not found.executor:
             found = Definitions.merge(found, Definitions(executor=in_container))
-        if "grpc" in sys.argv:
+        if IS_SERVER:
             for line in left_out(PROJECT, MODULE, found):
                 print(NOT_SERVED.format(line), flush=True)
         return found

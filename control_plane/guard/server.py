@@ -1,11 +1,12 @@
 """The guard's two listeners: which Docker API calls each accepts.
 
-The launch listener, for the daemon, creates, starts, inspects and stops run containers, and reads
-their last lines. The stop listener, for the web server, inspects and stops them. Both say which
-images the code servers run. Each is a Unix socket on its own volume, which only its client mounts.
-A path must match as a whole, undecoded. The guard forwards only the checked body to the engine,
-never a header. A connection serves one request, which must arrive within seconds. When a listener
-has too many connections, new ones replace the oldest waiting ones.
+The launch listener, for the daemon, creates, starts, inspects, stops and lists run containers,
+reads their last lines, and removes those that have ended. The stop listener, for the web server,
+inspects and stops them. Both say which images the code servers run. Each is a Unix socket on its
+own volume, which only its client mounts. A path must match as a whole, undecoded. The guard
+forwards only the checked body to the engine, never a header. A connection serves one request, which
+must arrive within seconds. When a listener has too many connections, new ones replace the oldest
+waiting ones.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from aiohttp.http import HttpProcessingError
 
 from control_plane.guard.policy import (
     DOCKER_STOP_SECONDS,
+    JOB_LABEL,
     MAX_BODY_BYTES,
     RUN_LABEL,
     Policy,
@@ -48,6 +50,8 @@ ACCEPTED_AT_ONCE, QUEUED = 8, 4096
 CONTAINER = r"/v1\.\d{2}/containers/(?P<id>[0-9a-f]{64})"
 VERSION, CREATE = re.compile(r"/version"), re.compile(r"/v1\.\d{2}/containers/create")
 INSPECT, START = re.compile(rf"{CONTAINER}/json"), re.compile(rf"{CONTAINER}/start")
+LIST_RUNS = re.compile(r"/v1\.\d{2}/containers/json\?limit=-1&all=1&size=0&trunc_cmd=0")
+REMOVE = re.compile(rf"{CONTAINER}\?v=True&link=False&force=False")
 LOGS = re.compile(rf"{CONTAINER}/logs\?stderr=1&stdout=1&timestamps=0&follow=0&tail=50")
 STOP = re.compile(rf"{CONTAINER}/stop(\?t=(?P<seconds>\d{{1,4}}))?")
 LIST = re.compile(r"/v1\.\d{2}/containers/json\?limit=-1&all=0&size=0&trunc_cmd=0")
@@ -128,7 +132,7 @@ class Engine:
         """Calls the engine; returns the status and the JSON of the response, if any.
 
         Args:
-            method: GET or POST.
+            method: GET, POST or DELETE.
             path: Without the API's version.
             body: What to send, as JSON.
             wait: The seconds that the engine may need beyond the usual timeout.
@@ -195,6 +199,25 @@ class Engine:
         if status != 200:
             raise OSError(f"{status} to a list of containers")
         return found
+
+    async def run_containers(self, _: re.Match[str], __: bytes) -> Answer:
+        """This stack's run containers in any state, without their environment."""
+        found = await self.containers(self.runs.policy.labels)
+        return 200, [
+            {
+                "Id": one["Id"],
+                "State": one["State"],
+                "Created": one["Created"],
+                "Labels": {RUN_LABEL: one["Labels"][RUN_LABEL]},
+            }
+            for one in found
+            if RUN_LABEL in one["Labels"]
+        ]
+
+    async def remove(self, path: re.Match[str], _: bytes) -> Answer:
+        """Removes a run container that has ended. The engine refuses one that is alive."""
+        await self.find_run_container(path["id"])
+        return await self.ask("DELETE", f"/containers/{path['id']}", v="true")
 
     async def check_limit(self) -> None:
         """Raises Refused when the number of live run containers has reached the limit."""
@@ -293,9 +316,18 @@ class Engine:
         for service, wanted in fitting.items():
             image = await self.image_for(service, wanted["Image"])
             if image:
-                return await self.ask("POST", "/containers/create", {**wanted, "Image": image})
+                return await self._create({**wanted, "Image": image})
         asked = next(iter(fitting.values()))["Image"]
         raise Refused(f"image {asked!r} is not one that a code location runs")
+
+    async def _create(self, body: dict[str, Any]) -> Answer:
+        """Names the container for its stack, job and run."""
+        labels = body["Labels"]
+        name = f"{self.runs.project}-{labels[JOB_LABEL][:60]}-{labels[RUN_LABEL][:8]}"
+        status, answer = await self.ask("POST", "/containers/create", body, name=name)
+        if status == 409:  # the run has a container already, which will end (resume_run)
+            return await self.ask("POST", "/containers/create", body)
+        return status, answer
 
     def _fitting(self, body: bytes) -> dict[str, dict[str, Any]]:
         """The code locations whose policy allows a create request, with the body for the engine.
@@ -364,6 +396,8 @@ class Listener(web.Server):
                 ("POST", CREATE): engine.create,
                 ("POST", START): engine.start,
                 ("GET", LOGS): engine.logs,
+                ("GET", LIST_RUNS): engine.run_containers,
+                ("DELETE", REMOVE): engine.remove,
             }
         self.open = 0
         # Connections that have not delivered their request yet, the oldest first. The listener may

@@ -3,13 +3,15 @@
 The gap: dagster.yaml cannot use variables in `container_kwargs` (instance_file.py). Dagster notices
 an unset name in `env_vars` only when it launches a run, after the UI has reported "launched"
 (dagster-io/dagster#4190). It creates a container even when one of its networks is refused. It does
-not say why a container died (deaths.py), nor which image a run will use (images.py). This
-module could be deleted if `container_kwargs` accepted variables, if the instance checked `env_vars`
-at start, and if the create request contained all networks.
+not say why a container died (deaths.py), nor which image a run will use (images.py), and has no
+limits for one run (limits.py). This module could be deleted if `container_kwargs` accepted
+variables, if the instance checked `env_vars` at start, and if the create request contained all
+networks.
 """
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self, cast
 
 from dagster import DagsterInvariantViolationError
@@ -23,6 +25,7 @@ from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, last_lines
+from control_plane.launcher.limits import BadLimit, limits_of
 
 # A run whose image is not known uses that of its code server, by name.
 UNKNOWN = "unknown"
@@ -30,6 +33,8 @@ UNKNOWN = "unknown"
 # before it starts the container.
 ALIVE = ("created", "running", "paused", "restarting")
 GONE = "The container {} is not on this machine any more. `make down` removes run containers."
+# For a run that would fail again in the same way.
+NO_RETRY = {MAX_RETRIES_TAG: "0"}
 # So many lines of a dead container's output go to the run's event log. The guard allows no other.
 LINES = 50
 
@@ -82,6 +87,9 @@ class ComposeRunLauncher(DockerRunLauncher):
                 f" dagster.yaml has {', '.join(configured)}"
             )
         kwargs = dict(context.container_kwargs)
+        # A run in progress is watched and stopped, whatever its tags have become.
+        with suppress(BadLimit):
+            kwargs |= limits_of(dagster_run.tags, self._most())
         if "volumes" in kwargs:
             service = code_server_of(dagster_run)
             volumes = cast("list[str]", kwargs["volumes"])
@@ -91,7 +99,16 @@ class ComposeRunLauncher(DockerRunLauncher):
     def _launch_container_with_command(
         self, run: DagsterRun, docker_image: str, command: list[str]
     ) -> None:
-        """Uses the image that was noted when the run was put into the queue (images.py)."""
+        """Uses the image that was noted when the run was put into the queue (images.py).
+
+        Raises:
+            DagsterInvariantViolationError: A tag of the run asks for more than it may have.
+        """
+        try:
+            limits_of(run.tags, self._most())
+        except BadLimit as bad:
+            self._instance.add_run_tags(run.run_id, NO_RETRY)
+            raise DagsterInvariantViolationError(str(bad)) from None
         noted = run.tags.get(DOCKER_IMAGE_TAG, UNKNOWN)
         image = docker_image if noted == UNKNOWN else noted
         super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
@@ -111,7 +128,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         if container.status in ALIVE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         if state["OOMKilled"]:
-            self._instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
+            self._instance.add_run_tags(run.run_id, NO_RETRY)
         limit = self.get_container_context(run).container_kwargs.get("mem_limit")
         return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
 
@@ -139,6 +156,10 @@ class ComposeRunLauncher(DockerRunLauncher):
                 cls=self.__class__,
             )
         return super().terminate(run_id)
+
+    def _most(self) -> Mapping[str, Any]:
+        """The upper limits of every run: dagster.yaml's container_kwargs."""
+        return cast("Mapping[str, Any]", self.container_kwargs)  # pyright: ignore[reportUnknownMemberType] # upstream's
 
     def _container_of(self, run: DagsterRun) -> Any:  # noqa: ANN401 # the SDK has no types
         return super()._get_container(run)  # pyright: ignore[reportUnknownMemberType] # upstream's

@@ -1,5 +1,7 @@
 """How a run ends whose container does not report the end: soon, and with the reason in words."""
 
+import subprocess
+
 import pytest
 
 from support.cli import docker
@@ -44,6 +46,30 @@ def test_a_run_that_dies_before_its_start_fails_at_once_with_its_last_lines(stac
     said = stack.said_of(run)
     assert "The run did not start. The process of the run ended with exit code 7" in said
     assert "out of luck" in said
+
+
+def test_a_run_waits_while_postgres_is_away_and_succeeds(stack):
+    """For longer than Dagster's own six attempts, which take six seconds."""
+    run = stack.launch("reports")
+    wait_until(lambda: has_said(stack, run, "report 0"), "the op")
+    container = stack.run_containers()[run]
+
+    def attempts():
+        done = subprocess.run(
+            ["docker", "logs", container], capture_output=True, text=True, check=True
+        )
+        return done.stderr.count("waiting for Postgres")
+
+    stack.compose("stop", "postgres")
+    try:
+        wait_until(lambda: attempts() >= 12, "the run to wait")
+    finally:
+        stack.compose("start", "postgres")
+        wait_until(stack.is_healthy, "the whole stack")
+    assert stack.finished(run) == "SUCCESS"
+    assert stack.retries_of(run) == []
+    said = [event["message"] for event in stack.events(run) if event.get("message")]
+    assert {f"report {number}" for number in range(50)} <= set(said)
 
 
 @pytest.mark.whole

@@ -36,6 +36,17 @@ def test_each_job_runs_in_a_container_of_its_own_from_the_code_server_s_image(st
         assert list(run_container["NetworkSettings"]["Networks"]) == [f"{stack.name}_runs"]
 
 
+def test_a_job_s_tags_limit_its_run_and_one_that_asks_for_too_much_says_so(stack):
+    run = stack.run("small")
+    host = stack.inspect(stack.run_containers()[run])["HostConfig"]
+    assert (host["Memory"], host["NanoCpus"]) == (512 * 2**20, 500_000_000)
+    run = stack.launch("greedy")
+    assert stack.finished(run) == "FAILURE"
+    said = stack.said_of(run)
+    assert "the tag dagster-docker/memory is 64g, and dagster.yaml allows at most 1g" in said
+    assert run not in stack.run_containers()
+
+
 def test_stdout_and_stderr_outlive_the_container(stack):
     run = stack.run("talk")
     container = stack.run_containers()[run]

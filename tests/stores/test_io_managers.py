@@ -155,6 +155,7 @@ def test_stores_work_across_the_processes_of_one_run(warehouse, manager):
     assert metadata(warehouse, run)["sum"] == 55
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
 def test_bigquery_works_across_the_processes_of_one_run_and_its_table_is_replaced(
     warehouse, manager
@@ -180,6 +181,7 @@ def test_in_memory_is_refused_from_one_run_to_the_next(warehouse):
     assert "in_memory keeps values in one process" in error_of(warehouse, reader)
 
 
+@pytest.mark.whole
 def test_in_memory_is_refused_across_the_processes_of_one_run(warehouse):
     run = warehouse.launch("in_memory_in_several_processes", location=LOCATION)
     assert warehouse.finished(run) == "FAILURE"

@@ -72,6 +72,16 @@ def hang():
     wait_for_ever()
 
 
+@job(tags={"dagster-docker/memory": "512m", "dagster-docker/cpus": "0.5"})
+def small():
+    speak()
+
+
+@job(tags={"dagster-docker/memory": "64g"})
+def greedy():
+    speak()
+
+
 @op
 def use_memory():
     print("about to use memory", flush=True)
@@ -81,6 +91,18 @@ def use_memory():
 @job
 def exceed_the_memory():
     use_memory()
+
+
+@op
+def report_often(context):
+    for number in range(50):
+        context.log.info(f"report {number}")
+        time.sleep(0.1)
+
+
+@job
+def reports():
+    report_often()
 
 
 @op

@@ -308,7 +308,9 @@ class FakeEngine:
 
 
 def created(reached):
-    return [json.loads(body) for _, path, body in reached if path == "/containers/create"]
+    """The bodies of the requests to create a container."""
+    create = "/containers/create?name="
+    return [json.loads(body) for _, path, body in reached if path.startswith(create)]
 
 
 @asynccontextmanager
@@ -366,6 +368,8 @@ def line(method, path, body=b"", headers=b""):
 
 DAEMON, WEBSERVER = 0, 1
 PATH = f"/v1.45/containers/{MINE}"
+LIST_RUNS = "/v1.45/containers/json?limit=-1&all=1&size=0&trunc_cmd=0"
+REMOVE = "?v=True&link=False&force=False"
 LAST_LINES = "logs?stderr=1&stdout=1&timestamps=0&follow=0&tail=50"
 
 
@@ -380,8 +384,9 @@ def test_the_daemon_s_listener_accepts_all_calls_of_a_run_s_life(policy, asked):
         line("GET", "/version"), line("POST", CREATE, body),
         line("GET", f"{PATH}/json"), line("POST", f"{PATH}/start"),
         line("GET", f"{PATH}/{LAST_LINES}"), line("POST", f"{PATH}/stop?t=30"),
+        line("GET", LIST_RUNS), line("DELETE", f"{PATH}{REMOVE}"),
     )  # fmt: skip
-    assert [status for status, _ in statuses] == [200, 201, 200, 201, 200, 201]
+    assert [status for status, _ in statuses] == [200, 201, 200, 201, 200, 201, 200, 201]
     assert statuses[4][1].endswith("hi")
 
 
@@ -391,11 +396,13 @@ def test_the_web_server_s_listener_accepts_only_inspect_and_stop(policy, asked):
         policy, WEBSERVER,
         line("GET", f"{PATH}/json"), line("POST", f"{PATH}/stop"),
         line("POST", CREATE, body), line("POST", f"{PATH}/start"),
-        line("GET", f"{PATH}/{LAST_LINES}"),
+        line("GET", f"{PATH}/{LAST_LINES}"), line("GET", LIST_RUNS),
+        line("DELETE", f"{PATH}{REMOVE}"),
     )  # fmt: skip
-    assert [status for status, _ in statuses] == [200, 201, 403, 403, 403]
-    refused = ("create", "start", "logs")
-    assert not [path for _, path, _ in reached if path.endswith(refused)]
+    assert [status for status, _ in statuses] == [200, 201, 403, 403, 403, 403, 403]
+    assert [path for _, path, _ in reached] == [
+        f"/containers/{MINE}/json", f"/containers/{MINE}/json", f"/containers/{MINE}/stop?t=10",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seconds", "times"), [(30, 1), (0, 3)])
@@ -418,7 +425,8 @@ def test_a_container_that_is_not_a_run_of_this_stack_is_not_there(policy):
     other = f"/v1.45/containers/{OTHER}"
     statuses, reached = run(
         policy, DAEMON, *(line("POST", f"{other}/{verb}") for verb in ("start", "stop")),
-        line("GET", f"{other}/json"),
+        line("GET", f"{other}/json"), line("GET", f"{other}/{LAST_LINES}"),
+        line("DELETE", f"{other}{REMOVE}"),
     )  # fmt: skip
     assert {status for status, _ in statuses} == {404}
     assert {method for method, _, _ in reached} == {"GET"}
@@ -428,7 +436,8 @@ def test_a_container_that_is_not_a_run_of_this_stack_is_not_there(policy):
     "path",
     [
         "/v1.45/containers/json",
-        "/v1.45/containers/json?limit=-1&all=1&size=0&trunc_cmd=0",
+        "/v1.45/containers/json?limit=-1&all=1&size=1&trunc_cmd=0",
+        f"{PATH}?v=True&link=False&force=True",
         f"{PATH}/logs",
         f"{PATH}/{LAST_LINES}00",
         f"{PATH}/{LAST_LINES.replace('follow=0', 'follow=1')}",
@@ -452,9 +461,10 @@ def test_a_container_that_is_not_a_run_of_this_stack_is_not_there(policy):
 )
 def test_any_other_path_is_refused_and_never_reaches_the_engine(policy, asked, path):
     body = json.dumps(asked).encode()
-    statuses, reached = run(policy, DAEMON, line("POST", path, body))
-    assert [status for status, _ in statuses] == [403]
-    assert "guard: refused" in statuses[0][1]
+    asks = [line(method, path, body) for method in ("POST", "GET", "DELETE")]
+    statuses, reached = run(policy, DAEMON, *asks)
+    assert [status for status, _ in statuses] == [403] * 3
+    assert all("guard: refused" in text for _, text in statuses)
     assert reached == []
 
 

@@ -1,0 +1,68 @@
+"""A run waits for Postgres to come back, for some minutes.
+
+The gap: a step that reports an event while the database is away tries six times, for six seconds in
+all. Then its run fails ("too many retries for DB connection"), and is not launched again, because
+that counts as an exception of its code. This module could be deleted if the number of attempts were
+a setting of dagster_postgres.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dagster_postgres import utils
+from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.run_storage import PostgresRunStorage
+from sqlalchemy.exc import DatabaseError, OperationalError, TimeoutError
+
+# Postgres restarts in seconds, and recovers from a crash in up to checkpoint_timeout (5 minutes).
+WAIT_SECONDS = 300
+PAUSE_SECONDS = 1
+# What a run writes. A connection that ends meanwhile ends the call. The call is repeated: at worst,
+# an event that Postgres had just stored is there twice.
+WRITES = (
+    (PostgresEventLogStorage, "store_event"),
+    (PostgresEventLogStorage, "store_event_batch"),
+    (PostgresRunStorage, "handle_run_event"),
+    (PostgresRunStorage, "add_run_tags"),
+)
+
+
+def wait_for_postgres() -> None:
+    """Makes this process wait whenever the database is away."""
+    utils.retry_pg_connection_fn = connected
+    for storage, name in WRITES:
+        setattr(storage, name, _repeated(getattr(storage, name)))
+
+
+def connected(connect: Callable[[], Any], **_: float) -> Any:  # noqa: ANN401 # a connection
+    """Takes the place of `retry_pg_connection_fn`.
+
+    Raises:
+        DagsterPostgresException: Postgres did not come back.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return connect()
+        except (DatabaseError, TimeoutError) as error:
+            if time.monotonic() > deadline:
+                raise utils.DagsterPostgresException(
+                    f"Postgres was away for more than {WAIT_SECONDS} s"
+                ) from error
+            logging.getLogger("dagster").warning("waiting for Postgres: %s", error)
+        time.sleep(PAUSE_SECONDS)
+
+
+def _repeated(write: Callable[..., Any]) -> Callable[..., Any]:
+    def repeat(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 # any method
+        while True:
+            try:
+                return write(*arguments, **named)
+            except OperationalError as error:
+                if not error.connection_invalidated:
+                    raise
+                logging.getLogger("dagster").warning("Postgres has ended a connection: %s", error)
+
+    return repeat

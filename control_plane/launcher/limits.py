@@ -1,0 +1,60 @@
+"""What one run or job may use, by its tags.
+
+The gap: DockerRunLauncher gives all runs of a code location the same limits. Dagster's launcher for
+Kubernetes reads them from the tag `dagster-k8s/config`. This module could be deleted if
+DockerRunLauncher had such a tag.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from control_plane.guard.policy import byte_count
+
+SIZE, CPUS, COUNT = r"\d+[bkmg]", r"\d+(\.\d+)?", r"\d+"
+# By tag: the setting in container_kwargs, the form of a value, an example of it.
+TAGS = {
+    "dagster-docker/memory": ("mem_limit", SIZE, "512m or 2g"),
+    "dagster-docker/cpus": ("nano_cpus", CPUS, "0.5 or 2"),
+    "dagster-docker/processes": ("pids_limit", COUNT, "256"),
+}
+
+
+class BadLimit(Exception):
+    """A tag asks for what cannot be had. The message is one line for the run's event log."""
+
+
+def limits_of(tags: Mapping[str, str], most: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits that a run's tags ask for, as container_kwargs.
+
+    Args:
+        tags: The run's tags. Those of its job are among them.
+        most: The container_kwargs of dagster.yaml.
+
+    Raises:
+        BadLimit: A value has the wrong form, is zero, or is above dagster.yaml's.
+    """
+    found: dict[str, Any] = {}
+    for tag, (setting, form, example) in TAGS.items():
+        value = tags.get(tag)
+        if value is None:
+            continue
+        amount = _amount(setting, value) if re.fullmatch(form, value) else 0
+        if amount == 0:
+            raise BadLimit(f"refused: the tag {tag} is {value!r}: use for example {example}")
+        limit = most.get(setting)
+        if limit and amount > byte_count(limit):
+            raise BadLimit(
+                f"refused: the tag {tag} is {value}, and dagster.yaml allows at most"
+                f" {_shown(setting, limit)} (run_launcher, container_kwargs, {setting})"
+            )
+        found[setting] = value if setting == "mem_limit" else amount
+    return found
+
+
+def _amount(setting: str, value: str) -> int:
+    return int(float(value) * 10**9) if setting == "nano_cpus" else byte_count(value)
+
+
+def _shown(setting: str, limit: int | str | None) -> int | float | str | None:
+    return limit / 10**9 if setting == "nano_cpus" and isinstance(limit, int) else limit

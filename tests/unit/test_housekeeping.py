@@ -1,0 +1,191 @@
+"""Which run containers the daemon removes, and when."""
+
+import pytest
+from dagster import DagsterInstance, job, op
+from docker.errors import APIError
+
+from control_plane import housekeeping
+from control_plane.housekeeping import BATCH, Housekeeper, Keep
+
+KEEP = Keep.from_environment({"KEEP_SUCCEEDED_CONTAINERS": "10m", "KEEP_FAILED_CONTAINERS": "7d"})
+MINUTE, DAY = 60, 24 * 3600
+
+
+class FakeEngine:
+    """The guard's answers to the housekeeper, and what it was told to do."""
+
+    def __init__(self):
+        self.listed = []
+        self.removed = []
+        self.stopped = []
+        self.busy = []
+
+    api = property(lambda self: self)
+
+    def containers(self, **_):
+        return self.listed
+
+    def stop(self, identifier):
+        self.stopped.append(identifier)
+
+    def remove_container(self, identifier, **options):
+        assert options == {"v": True}
+        if identifier in self.busy:
+            raise APIError("removal is already in progress")
+        self.removed.append(identifier)
+
+    def add(self, identifier, run, state="exited"):
+        labels = {"dagster/run_id": run}
+        created = housekeeping.get_current_timestamp()
+        one = {"Id": identifier, "State": state, "Created": created, "Labels": labels}
+        self.listed.append(one)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    fake = FakeEngine()
+    monkeypatch.setattr(housekeeping.docker.client, "from_env", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def instance():
+    with DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Moves the clock of the housekeeper."""
+
+    def move(seconds):
+        now = housekeeping.get_current_timestamp()
+        monkeypatch.setattr(housekeeping, "get_current_timestamp", lambda: now + seconds)
+
+    return move
+
+
+@op
+def work():
+    pass
+
+
+@op
+def fail():
+    raise RuntimeError("the pump is dry")
+
+
+@job
+def good():
+    work()
+
+
+@job
+def bad():
+    fail()
+
+
+def run_of(instance, kind):
+    """The ID of a run that has ended like this, or that has not."""
+    if kind in ("good", "bad"):
+        which = good if kind == "good" else bad
+        return which.execute_in_process(instance=instance, raise_on_error=False).run_id
+    run = instance.create_run_for_job(good)
+    if kind == "canceled":
+        instance.report_run_canceled(run)
+    return run.run_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "age", "removed"),
+    [
+        ("good", "exited", 9 * MINUTE, False),
+        ("good", "exited", 11 * MINUTE, True),
+        ("good", "dead", 11 * MINUTE, True),
+        ("bad", "exited", 6 * DAY, False),
+        ("bad", "exited", 8 * DAY, True),
+        ("bad", "created", 8 * DAY, True),
+        ("canceled", "exited", 6 * DAY, False),
+        ("canceled", "exited", 8 * DAY, True),
+        ("waiting", "exited", 900 * DAY, False),
+        ("waiting", "created", 900 * DAY, False),
+    ],
+)
+def test_a_container_stays_as_long_as_the_setting_says(
+    instance, engine, later, kind, state, age, removed
+):
+    engine.add("one", run_of(instance, kind), state)
+    later(age)
+    Housekeeper(instance, KEEP).tidy()
+    assert engine.removed == (["one"] if removed else [])
+    assert not engine.stopped
+
+
+def test_forever_is_forever(instance, engine, later):
+    engine.add("one", run_of(instance, "good"))
+    engine.add("other", run_of(instance, "bad"))
+    later(9000 * DAY)
+    Housekeeper(instance, Keep(succeeded=None, failed=None)).tidy()
+    assert not engine.removed
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+@pytest.mark.parametrize(
+    ("kind", "age", "stopped"),
+    [("good", MINUTE, False), ("good", 3 * MINUTE, True), ("waiting", 900 * DAY, False)],
+)
+def test_a_container_that_outlives_its_run_is_stopped(
+    instance, engine, later, state, kind, age, stopped
+):
+    engine.add("one", run_of(instance, kind), state)
+    later(age)
+    Housekeeper(instance, KEEP).tidy()
+    assert engine.stopped == (["one"] if stopped else [])
+    assert not engine.removed
+
+
+def test_the_container_of_a_deleted_run_goes_soon(instance, engine, later):
+    run = run_of(instance, "bad")
+    engine.add("one", run)
+    engine.add("other", run, "running")
+    instance.delete_run(run)
+    keeper = Housekeeper(instance, KEEP)
+    keeper.tidy()
+    assert (engine.removed, engine.stopped) == ([], [])
+    later(3 * MINUTE)
+    keeper.tidy()
+    assert (engine.removed, engine.stopped) == (["one"], ["other"])
+
+
+def test_a_round_has_an_end_and_what_is_kept_does_not_count(instance, engine, later):
+    """One container that cannot be removed does not hold up the others."""
+    kept, over = run_of(instance, "bad"), run_of(instance, "good")
+    for number in range(BATCH):
+        engine.add(f"kept-{number}", kept)
+    for number in range(BATCH + 2):
+        engine.add(f"over-{number}", over)
+    engine.busy = ["over-0"]
+    later(11 * MINUTE)
+    keeper = Housekeeper(instance, KEEP)
+    keeper.tidy()
+    assert engine.removed == [f"over-{number}" for number in range(1, BATCH)]
+    assert keeper.removed == BATCH - 1
+
+
+def test_each_day_the_log_says_what_was_removed(instance, engine, later, caplog):
+    caplog.set_level("INFO", housekeeping.logger.name)
+    keeper = Housekeeper(instance, KEEP)
+    keeper.tidy()
+    assert not caplog.messages
+    engine.add("one", run_of(instance, "good"))
+    later(DAY)
+    keeper.tidy()
+    assert caplog.messages == ["removed 1 run containers in the last day"]
+    assert keeper.removed == 0
+
+
+@pytest.mark.parametrize("value", ["", "10", "ten", "1.5h", "-1d", "10 m"])
+def test_a_duration_that_is_none_is_refused_by_name(value):
+    settings = {"KEEP_SUCCEEDED_CONTAINERS": "10m", "KEEP_FAILED_CONTAINERS": value}
+    with pytest.raises(SystemExit, match=r"KEEP_FAILED_CONTAINERS=.* use 10m, 12h, 7d or forever"):
+        Keep.from_environment(settings)

@@ -1,0 +1,78 @@
+"""A run waits for Postgres, and its values are written whole or not at all."""
+
+import pickle
+from unittest.mock import Mock
+
+import pytest
+from dagster import DagsterInstance, asset, materialize
+from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
+from dagster._utils import PICKLE_PROTOCOL
+from dagster_postgres import utils
+from sqlalchemy.exc import OperationalError
+
+from control_plane.code_server import patience
+from control_plane.code_server.whole_values import write_whole_values
+
+
+def lost(invalidated=True):
+    return OperationalError("INSERT", {}, Exception("server closed the connection"), None,
+                            connection_invalidated=invalidated)  # fmt: skip
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that have been slept."""
+    slept = []
+    monkeypatch.setattr(patience.time, "sleep", slept.append)
+    monkeypatch.setattr(patience.time, "monotonic", lambda: sum(slept))
+    return slept
+
+
+def test_a_run_waits_for_postgres_longer_than_dagster_does(clock):
+    connect = Mock(side_effect=[lost()] * 90 + ["a connection"])
+    assert patience.connected(connect) == "a connection"
+    assert sum(clock) == 90
+
+
+def test_a_run_does_not_wait_for_ever(clock):
+    with pytest.raises(utils.DagsterPostgresException, match="away for more than 300 s"):
+        patience.connected(Mock(side_effect=lost()))
+    assert sum(clock) <= patience.WAIT_SECONDS + patience.PAUSE_SECONDS
+
+
+def test_a_write_whose_connection_ends_is_repeated_and_another_error_is_not():
+    write = Mock(side_effect=[lost(), "stored"])
+    assert patience._repeated(write)("event", index=1) == "stored"
+    write.assert_called_with("event", index=1)
+    with pytest.raises(OperationalError):
+        patience._repeated(Mock(side_effect=lost(invalidated=False)))()
+
+
+class Dies:
+    """A value whose writing ends in the middle."""
+
+    def __reduce__(self):
+        raise MemoryError
+
+
+@pytest.fixture
+def whole_values(monkeypatch):
+    upstream = PickledObjectFilesystemIOManager.dump_to_path
+    monkeypatch.setattr(PickledObjectFilesystemIOManager, "dump_to_path", upstream)
+    write_whole_values()
+
+
+@pytest.mark.usefixtures("whole_values")
+def test_a_value_stays_as_it_was_when_the_next_one_is_not_written_to_its_end(tmp_path):
+    value = ["first"]
+
+    @asset
+    def written():
+        return value
+
+    with DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        assert materialize([written], instance=instance).success
+        value.extend(["x" * 100_000, Dies()])
+        assert not materialize([written], instance=instance, raise_on_error=False).success
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file() and "written" in path.name]
+    assert file.read_bytes() == pickle.dumps(["first"], PICKLE_PROTOCOL)
