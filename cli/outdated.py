@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from cli import commands
@@ -29,20 +28,6 @@ def remove_networks(stack: Stack) -> None:
     old = [name for name, key in listed if key not in stack.with_all_profiles.config["networks"]]
     if old:
         docker("network", "rm", *old)
-
-
-def is_current(stack: Stack, service: str) -> bool:
-    """Whether a service runs with its present image and configuration, as Compose compares them."""
-    identifier = stack.services().get(service, {}).get("ID")
-    if not identifier:
-        return False
-    made = json.loads(docker("inspect", identifier))[0]
-    image = docker(
-        "image", "inspect", "--format={{.Id}}", stack.config["services"][service]["image"]
-    )
-    now = stack.compose("config", "--hash", service).stdout.split()
-    is_same = made["Config"]["Labels"]["com.docker.compose.config-hash"] == now[-1]
-    return made["State"]["Running"] and made["Image"] == image.strip() and is_same
 
 
 def settings(stack: Stack) -> list[str]:

@@ -30,8 +30,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     outdated.remove_services(stack)
     say("starting, and waiting until every service is healthy")
     started = time.monotonic()
-    # In most cases nothing is to be done here, and Compose takes 5 s to find out.
-    if was_there and (outdated.settings(stack) or not outdated.is_current(stack, "code_location")):
+    if was_there:
         # Code servers first, and alone. Compose restarts all that depends on a replaced service
         # (2.26, setDependentLifecycle). Each change of code would stop the UI for 9 s.
         stack.compose(*commands.start("code_location"), check=False)

@@ -86,6 +86,7 @@ def kinds(recorded):
     }  # method and the first segment
 
 
+@pytest.mark.whole
 def test_no_page_of_the_ui_asks_for_what_the_edge_refuses(page, stack, recorded):
     run = stack.run("talk")
     sockets = []

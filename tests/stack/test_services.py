@@ -149,6 +149,7 @@ def test_destroy_asks_before_it_deletes(stack):
     assert stack.is_healthy()
 
 
+@pytest.mark.whole
 def test_plain_compose_starts_a_second_stack_beside_the_first(stack, new_stack):
     """`docker compose up` with no .env and no make, where engine and images are there."""
     second = new_stack("plain", addresses="default")

@@ -204,7 +204,8 @@ def test_re_execution_from_failure_runs_the_failed_part_only_and_reads_what_was_
     assert steps == {"use_data"}
 
 
-@pytest.mark.parametrize("files", [20, pytest.param(200, marks=pytest.mark.whole)])
+@pytest.mark.whole
+@pytest.mark.parametrize("files", [200])
 def test_each_file_dropped_while_the_daemon_is_killed_becomes_one_run(stack, files):
     inbox = stack.container_of("code_location")
     # Nothing is to run: what is asked for is what counts, and 200 runs take ten minutes.

@@ -64,6 +64,7 @@ def watching():
         process.wait(60)
 
 
+@pytest.mark.whole
 def test_the_tutorial_leads_to_an_asset_with_a_schedule_and_a_check(new_stack):
     stack = new_stack("tutorial")
     steps = steps_of("docs/tutorial.md")

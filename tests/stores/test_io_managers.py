@@ -17,7 +17,6 @@ LOCATION = "warehouse_location"
 PICKLED = ["filesystem", "s3", "gcs"]
 # Of what differs little from one to the next, the others run in make test-whole.
 SPARK_IN_WHOLE = ["pandas", pytest.param("pyspark", marks=pytest.mark.whole)]
-ONE_IN_SHORT = ["s3", *(pytest.param(m, marks=pytest.mark.whole) for m in ("filesystem", "gcs"))]
 # A run with Spark takes 40 seconds, on a busy machine twice as long.
 SPARK_SECONDS = 240
 # Run in the emulator's container: prints the answer to a query, as BigQuery's REST API gives it.
@@ -149,7 +148,8 @@ def test_spark_replaces_one_partition_in_bigquery_and_keeps_every_type(warehouse
     assert row[1:4] == ["1", "0.5", "row 1"]
 
 
-@pytest.mark.parametrize("manager", ONE_IN_SHORT)
+@pytest.mark.whole
+@pytest.mark.parametrize("manager", ["s3", "filesystem", "gcs"])
 def test_stores_work_across_the_processes_of_one_run(warehouse, manager):
     run = warehouse.run(f"{manager}_in_several_processes", location=LOCATION)
     assert metadata(warehouse, run)["sum"] == 55
