@@ -12,9 +12,12 @@ setup: ## Install what this machine lacks, and get the base images.
 	@machine/setup.sh
 
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
-# NAME=<location>, FROM=<folder> and REMOVE=1 set its most used flags.
-demo up watch down status:
+# NAME=<location>, FROM=<folder>, REMOVE=1 and WAIT=1 set its most used flags.
+demo up watch status:
 	@./stack $@
+
+down:
+	@./stack down $(if $(filter 1,$(WAIT)),--wait)
 
 destroy:
 	@./stack destroy $(if $(filter 1,$(FORCE)),--force)

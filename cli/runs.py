@@ -1,4 +1,4 @@
-"""Follows a run until it ends, and finds its container."""
+"""Follows runs until they end, and finds their containers."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def container_of(stack: Stack, start: str) -> str:
             f" page, {stack.ui_url}/runs, whose events and step logs outlive its container"
         )
     return found[0]
+
+
+def wait_for_all(stack: Stack) -> None:
+    """Waits until no run container runs. Says how many there are whenever the number changes."""
+    before = 0
+    while running := stack.run_containers(running_only=True):
+        if len(running) != before:
+            before = len(running)
+            say(f"waiting for {before} runs: {', '.join(run_id[:8] for run_id in running)}")
+        time.sleep(1)
 
 
 def follow(stack: Stack, job: str, run_id: str) -> dict[str, Any]:

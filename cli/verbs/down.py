@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import commands
+from cli import commands, runs
 from cli.output import say
 from cli.stack import Stack, docker
 
@@ -13,11 +13,17 @@ RUN_STOP_SECONDS = 30
 
 
 def add(parser: ArgumentParser) -> None:
-    """It has no flags."""
+    """The flags."""
+    parser.add_argument("--wait", action="store_true", help="first let the runs in progress end")
 
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when Compose cannot stop it."""
+    _ = stack.name  # refuses wrong settings, before anything stops
+    if flags.wait:
+        # Without the daemon no further run starts. The queue waits for the next `up`.
+        stack.compose("stop", "daemon", check=False)
+        runs.wait_for_all(stack)
     stop(stack)
     say(f"{stack.name} is down, its data kept")
 

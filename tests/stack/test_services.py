@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from support.cli import basic, docker
+from support.cli import COMMAND, basic, docker
 from support.edge_client import JSON, ask
 from support.harness import wait_until
 
@@ -147,6 +147,24 @@ def test_destroy_asks_before_it_deletes(stack):
     assert done.returncode == 1
     assert "FORCE=1 make destroy" in done.stderr
     assert stack.is_healthy()
+
+
+def test_down_can_wait_for_the_runs_in_progress_and_leaves_the_queue_alone(stack):
+    first = stack.launch("reports")
+    wait_until(lambda: stack.status_of(first) == "STARTED", "the run")
+    down = subprocess.Popen(
+        [*COMMAND, "down", "--wait"], cwd=stack.root, env=stack.environment,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    daemon = stack.container_of("daemon")
+    wait_until(lambda: not stack.inspect(daemon)["State"]["Running"], "the daemon to stop")
+    second = stack.launch("talk")
+    said, _ = down.communicate(timeout=120)
+    assert f"waiting for 1 runs: {first[:8]}" in said
+    assert "stopping" not in said
+    assert stack.verb("up").returncode == 0
+    assert stack.status_of(first) == "SUCCESS"
+    assert stack.finished(second) == "SUCCESS"
 
 
 @pytest.mark.whole
