@@ -13,6 +13,8 @@ PROJECT_LABEL = "com.docker.compose.project"
 NETWORK_LABEL = "com.docker.compose.network"
 STACK_LABEL = "dagster/stack"
 RUN_LABEL = "dagster/run_id"
+# Of containers in which a step runs again. They are no run containers.
+STEP_LABEL = "dagster/run_step_of"
 # Where the files that runs write are mounted (control_plane/code_server/put_in.py, run_step.py).
 DATA, DATA_OF_RUNS = "/var/lib/dagster/data", "/var/lib/dagster/data-of-runs"
 
@@ -85,8 +87,13 @@ def read_value(volume: str, image: str, path: str) -> list[str]:
     return ["run", "--rm", "--network=none", mount, image, "python", "-c", program]
 
 
+def step_containers(stack: str) -> list[str]:
+    """For docker: lists the IDs of containers in which steps run again."""
+    return ["ps", "--all", "--quiet", f"--filter=label={STEP_LABEL}={stack}"]
+
+
 def run_step(
-    made: Mapping[str, Any], variables: Iterable[str], step: str, *, terminal: bool
+    stack: str, made: Mapping[str, Any], variables: Iterable[str], step: str, *, terminal: bool
 ) -> list[str]:
     """For docker: executes a step of a run again, in a container like the run's.
 
@@ -94,6 +101,7 @@ def run_step(
     the container.
 
     Args:
+        stack: The stack's name.
         made: The run's container, as `docker inspect` describes it.
         variables: The names of the environment variables that the image does not have.
         step: The key of the step.
@@ -102,14 +110,15 @@ def run_step(
     host: dict[str, Any] = made["HostConfig"]
     tmpfs: dict[str, str] = host["Tmpfs"] or {}
     options: list[str] = host["SecurityOpt"] or []
+    limits = {"--memory": "Memory", "--pids-limit": "PidsLimit", "--cpu-shares": "CpuShares"}
     paths = [bind.split(":")[:2] for bind in host["Binds"]]
     sources = {DATA_OF_RUNS if path == DATA else path: volume for volume, path in paths}
     module = "control_plane.code_server.run_step"
     return [
         "run", "--rm", "--interactive", *(["--tty"] if terminal else []), "--init", "--read-only",
-        f"--network={host['NetworkMode']}", "--cap-drop=ALL",
+        f"--label={STEP_LABEL}={stack}", f"--network={host['NetworkMode']}", "--cap-drop=ALL",
         *(f"--security-opt={option}" for option in options),
-        f"--memory={host['Memory']}", f"--pids-limit={host['PidsLimit']}",
+        *(f"{flag}={host[name]}" for flag, name in limits.items() if host.get(name)),
         *(f"--tmpfs={path}:{limits}" for path, limits in tmpfs.items()),
         *(f"--volume={volume}:{path}:ro" for path, volume in sources.items()),
         f"--volume={DATA}",

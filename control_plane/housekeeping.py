@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import docker
 from dagster import DagsterInstance, DagsterRunStatus
-from dagster._core.storage.dagster_run import RunRecord, RunsFilter
+from dagster._core.storage.dagster_run import RunsFilter
 from dagster._time import get_current_timestamp
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
@@ -31,9 +31,19 @@ UNITS = {"m": 60, "h": 3600, "d": DAY_SECONDS}
 GRACE_SECONDS = 120
 # In one round. After a long time without a housekeeper, the engine stays quick for launches.
 BATCH = 100
+# So many containers are on a page of the guard's list. The guard allows no other number.
+PAGE = 200
 ALIVE = ("running", "paused", "restarting")
 
 logger = logging.getLogger("dagster.daemon.Housekeeper")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended: when, in seconds since 1970, and whether with success."""
+
+    at: float
+    is_success: bool
 
 
 @dataclass(frozen=True)
@@ -55,18 +65,15 @@ class Keep:
             _seconds("KEEP_FAILED_CONTAINERS", environment),
         )
 
-    def is_over(self, record: RunRecord, now: float) -> bool:
+    def is_over(self, run: Ended, now: float) -> bool:
         """Whether the container of a run is of no use any more.
 
         Args:
-            record: The run.
+            run: The run.
             now: The time, in seconds since 1970.
         """
-        run = record.dagster_run
-        if not run.is_finished or record.end_time is None:
-            return False
-        limit = self.succeeded if run.status == DagsterRunStatus.SUCCESS else self.failed
-        return limit is not None and now - record.end_time >= limit
+        limit = self.succeeded if run.is_success else self.failed
+        return limit is not None and now - run.at >= limit
 
 
 def _seconds(name: str, environment: Mapping[str, str]) -> float | None:
@@ -86,6 +93,8 @@ class Housekeeper:
         """Does nothing yet."""
         self.instance = instance
         self.keep = keep
+        # Each run is read once after its end, and not once a minute.
+        self.ended: dict[str, Ended] = {}
         self.removed = 0
         self.reported_at = get_current_timestamp()
 
@@ -106,19 +115,21 @@ class Housekeeper:
     def tidy(self) -> None:
         """One round: removes containers that are over, and stops those whose run is over."""
         client = cast("Any", docker.client.from_env()).api
-        listed = cast("list[dict[str, Any]]", client.containers(all=True))
+        listed = _all_containers(client)
         now = get_current_timestamp()
-        records = self._records({one["Labels"][RUN_LABEL] for one in listed})
+        ended, going_on = self._runs({one["Labels"][RUN_LABEL] for one in listed})
         left = BATCH
         for one in listed:
-            record = records.get(one["Labels"][RUN_LABEL])
+            run = one["Labels"][RUN_LABEL]
             alive = one["State"] in ALIVE
-            if record is None:  # the run has been deleted
+            if run in going_on:
+                continue
+            if run not in ended:  # it has been deleted
                 over = now - one["Created"] > GRACE_SECONDS
             elif alive:
-                over = _has_ended(record, now - GRACE_SECONDS)
+                over = now - ended[run].at > GRACE_SECONDS
             else:
-                over = self.keep.is_over(record, now)
+                over = self.keep.is_over(ended[run], now)
             if not over or left == 0:
                 continue
             left -= 1
@@ -134,11 +145,21 @@ class Housekeeper:
                 logger.info("container %s: %s", one["Id"][:12], error)
         self._report(now)
 
-    def _records(self, runs: set[str]) -> dict[str, RunRecord]:
-        if not runs:
-            return {}
-        found = self.instance.get_run_records(RunsFilter(run_ids=list(runs)))
-        return {record.dagster_run.run_id: record for record in found}
+    def _runs(self, runs: set[str]) -> tuple[dict[str, Ended], set[str]]:
+        """Those that have ended, and those that have not. A deleted run is in neither."""
+        self.ended = {run: self.ended[run] for run in runs & self.ended.keys()}
+        going_on: set[str] = set()
+        unknown = sorted(runs - self.ended.keys())
+        for start in range(0, len(unknown), PAGE):
+            wanted = RunsFilter(run_ids=unknown[start : start + PAGE])
+            for record in self.instance.get_run_records(wanted):
+                run = record.dagster_run
+                if run.is_finished and record.end_time is not None:
+                    is_success = run.status == DagsterRunStatus.SUCCESS
+                    self.ended[run.run_id] = Ended(record.end_time, is_success)
+                else:
+                    going_on.add(run.run_id)
+        return self.ended, going_on
 
     def _report(self, now: float) -> None:
         if now - self.reported_at >= DAY_SECONDS:
@@ -146,10 +167,14 @@ class Housekeeper:
             self.removed, self.reported_at = 0, now
 
 
-def _has_ended(record: RunRecord, before: float) -> bool:
-    """Whether a run had ended by then."""
-    ended = record.dagster_run.is_finished and record.end_time is not None
-    return ended and cast("float", record.end_time) < before
+def _all_containers(client: Any) -> list[dict[str, Any]]:  # noqa: ANN401 # the SDK has no types
+    """This stack's run containers, newest first."""
+    found: list[dict[str, Any]] = client.containers(all=True, limit=PAGE)
+    page = found
+    while len(page) == PAGE:
+        page = client.containers(all=True, limit=PAGE, before=page[-1]["Id"])
+        found = [*found, *page]
+    return found
 
 
 def keep_house(instance: DagsterInstance) -> None:

@@ -10,7 +10,7 @@ if `monitor_starting_run` and `monitor_canceling_run` asked the run launcher, as
 import logging
 from collections.abc import Callable
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun, RunRecord
@@ -31,21 +31,33 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
 
     def monitor(instance: DagsterInstance, run_record: RunRecord, logger: logging.Logger) -> None:
         run = run_record.dagster_run
-        if DOCKER_CONTAINER_ID_TAG in run.tags:
+        container = run.tags.get(DOCKER_CONTAINER_ID_TAG)
+        # A run that has not been started has at most the tag of the run that it repeats.
+        if container and run.status != DagsterRunStatus.NOT_STARTED:
             health = instance.run_launcher.check_run_worker_health(run)
             if health.status in (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND):
                 now = instance.get_run_by_id(run.run_id)
-                # It may have reported its end meanwhile.
-                if now and now.status == run.status:
-                    end(instance, run, _reason(instance, run, health))
+                # It may have reported its end meanwhile, or its container may be another one.
+                is_same = now and now.tags.get(DOCKER_CONTAINER_ID_TAG) == container
+                if now and is_same and now.status == run.status:
+                    end(instance, run, _reason(instance, run, health, logger))
                 return
         upstream(instance, run_record, logger)
 
     return monitor
 
 
-def _reason(instance: DagsterInstance, run: DagsterRun, health: CheckRunHealthResult) -> str:
-    lines = instance.run_launcher.get_run_worker_debug_info(run)
+def _reason(
+    instance: DagsterInstance,
+    run: DagsterRun,
+    health: CheckRunHealthResult,
+    logger: logging.Logger,
+) -> str:
+    lines = None
+    try:
+        lines = instance.run_launcher.get_run_worker_debug_info(run)
+    except Exception:  # the run ends all the same
+        logger.exception("the last lines of the container cannot be read")
     return "\n".join(filter(None, [health.msg, lines]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from cli import commands, runs
-from cli.output import say
+from cli.output import note, say
 from cli.stack import Stack, docker
 
 # Run containers get this long to end by themselves.
@@ -22,8 +22,13 @@ def run(stack: Stack, flags: Namespace) -> None:
     _ = stack.name  # refuses wrong settings, before anything stops
     if flags.wait:
         # Without the daemon no further run starts. The queue waits for the next `up`.
-        stack.compose("stop", "daemon", check=False)
-        runs.wait_for_all(stack)
+        stack.compose("stop", "daemon")
+        try:
+            runs.wait_for_all(stack)
+        except KeyboardInterrupt:
+            stack.compose("start", "daemon")
+            note("the stack stays up")
+            raise
     stop(stack)
     say(f"{stack.name} is down, its data kept")
 
@@ -36,6 +41,9 @@ def stop(stack: Stack, *, volumes: bool = False) -> None:
     if in_flight:
         say(f"stopping {len(in_flight)} runs in progress: {', '.join(in_flight)}")
         docker("stop", f"--time={RUN_STOP_SECONDS}", *in_flight.values())
+    steps = docker(*commands.step_containers(stack.name)).split()
+    if steps:
+        docker("rm", "--force", *steps)
     run_containers = stack.run_containers()
     if run_containers:
         docker("rm", "--force", *run_containers.values())

@@ -1,4 +1,4 @@
-"""A run waits for Postgres to come back, for some minutes.
+"""A run waits for Postgres to come back, for some minutes, once it has loaded its code.
 
 The gap: a step that reports an event while the database is away tries six times, for six seconds in
 all. Then its run fails ("too many retries for DB connection"), and is not launched again, because
@@ -49,7 +49,7 @@ def connected(connect: Callable[[], Any], **_: float) -> Any:  # noqa: ANN401 # 
         except (DatabaseError, TimeoutError) as error:
             if time.monotonic() > deadline:
                 raise utils.DagsterPostgresException(
-                    f"Postgres was away for more than {WAIT_SECONDS} s"
+                    f"no connection to Postgres for {WAIT_SECONDS} s: {error}"
                 ) from error
             logging.getLogger("dagster").warning("waiting for Postgres: %s", error)
         time.sleep(PAUSE_SECONDS)
@@ -57,12 +57,14 @@ def connected(connect: Callable[[], Any], **_: float) -> Any:  # noqa: ANN401 # 
 
 def _repeated(write: Callable[..., Any]) -> Callable[..., Any]:
     def repeat(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 # any method
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 return write(*arguments, **named)
             except OperationalError as error:
-                if not error.connection_invalidated:
+                if not error.connection_invalidated or time.monotonic() > deadline:
                     raise
                 logging.getLogger("dagster").warning("Postgres has ended a connection: %s", error)
+            time.sleep(PAUSE_SECONDS)
 
     return repeat

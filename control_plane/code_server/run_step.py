@@ -112,7 +112,11 @@ def main() -> None:
     """Ends with status 1 when the step fails. On a terminal, an interactive session comes first."""
     arguments = deserialize_value(sys.argv[1], ExecuteRunArgs)
     # The step can write there, and nobody else reads it.
-    shutil.copytree(DATA_OF_RUNS, DATA, symlinks=True, dirs_exist_ok=True)
+    if DATA_OF_RUNS.is_dir():
+        try:
+            shutil.copytree(DATA_OF_RUNS, DATA, symlinks=True, dirs_exist_ok=True)
+        except shutil.Error as error:  # a FIFO, for example
+            print(f"not copied: {error}")
     with DagsterInstance.from_ref(cast("Any", arguments.instance_ref)) as instance:
         run = instance.get_run_by_id(arguments.run_id)
         if run is None:

@@ -6,12 +6,18 @@ module could be deleted if PickledObjectFilesystemIOManager wrote beside the fil
 """
 
 import os
+import re
+import time
+from contextlib import suppress
 from pathlib import PosixPath
 from typing import Any, cast
 from uuid import uuid4
 
 from dagster import OutputContext
 from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
+
+LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.new")
+DAY_SECONDS = 24 * 3600
 
 
 def write_whole_values() -> None:
@@ -27,7 +33,8 @@ def write_whole_values() -> None:
         if not isinstance(path, PosixPath):
             upstream(self, context, obj, path)
             return
-        beside = path.with_name(f".{path.name}.{uuid4().hex}")
+        _remove_leftovers(path.parent)
+        beside = path.with_name(f".{uuid4().hex}.new")
         try:
             upstream(self, context, obj, cast("Any", beside))
             _sync(beside)
@@ -37,6 +44,14 @@ def write_whole_values() -> None:
             beside.unlink(missing_ok=True)
 
     PickledObjectFilesystemIOManager.dump_to_path = dump_to_path
+
+
+def _remove_leftovers(folder: PosixPath) -> None:
+    """Removes what runs have left that were killed while they wrote."""
+    for file in folder.glob(".*.new"):
+        with suppress(FileNotFoundError):
+            if LEFTOVER.fullmatch(file.name) and time.time() - file.stat().st_mtime > DAY_SECONDS:
+                file.unlink()
 
 
 def _sync(path: PosixPath) -> None:

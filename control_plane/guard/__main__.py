@@ -39,6 +39,7 @@ def main() -> None:
     instance = yaml.safe_load(Path("dagster.yaml").read_text())
     try:
         policy = Policy.from_launcher(instance["run_launcher"]["config"], os.environ)
+        policy.refuse_other_stacks(os.environ["STACK_NAME"])
     except PolicyError as error:
         sys.exit(f"guard: refused to start: {error}")
     asyncio.run(serve(policy))

@@ -23,6 +23,7 @@ MAX_DEPTH = 8
 DOCKER_STOP_SECONDS = 10
 RUN_LABEL = "dagster/run_id"
 JOB_LABEL = "dagster/job_name"
+STACK_LABEL = "dagster/stack"
 # The commands that the launcher uses. The fourth word contains the run's arguments as JSON.
 COMMANDS = (["dagster", "api", "execute_run"], ["dagster", "api", "resume_run"])
 # DockerRunLauncher sets this variable in every container.
@@ -107,6 +108,18 @@ class Policy:
             host={"NetworkMode": network, **host_config(kwargs)},
             stop_seconds=stop_seconds,
         )
+
+    def refuse_other_stacks(self, stack: str) -> None:
+        """Refuses labels by which this stack would take other stacks' run containers for its own.
+
+        Raises:
+            PolicyError: dagster/stack is not among the labels, or names another stack.
+        """
+        if self.labels.get(STACK_LABEL) != stack:
+            raise PolicyError(
+                f"run_launcher, container_kwargs, labels: {STACK_LABEL} must be ${{STACK_NAME}}, or"
+                " stacks would stop and remove each other's runs"
+            )
 
     def of(self, location: str) -> "Policy":
         """The policy for the runs of one code location, with its own volumes.

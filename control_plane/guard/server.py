@@ -14,13 +14,23 @@ import json
 import logging
 import re
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, UnixConnector, web
+from aiohttp import (
+    ClientError,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    StreamReader,
+    UnixConnector,
+    web,
+)
 from aiohttp.http import HttpProcessingError
 
 from control_plane.guard.policy import (
@@ -50,7 +60,10 @@ ACCEPTED_AT_ONCE, QUEUED = 8, 4096
 CONTAINER = r"/v1\.\d{2}/containers/(?P<id>[0-9a-f]{64})"
 VERSION, CREATE = re.compile(r"/version"), re.compile(r"/v1\.\d{2}/containers/create")
 INSPECT, START = re.compile(rf"{CONTAINER}/json"), re.compile(rf"{CONTAINER}/start")
-LIST_RUNS = re.compile(r"/v1\.\d{2}/containers/json\?limit=-1&all=1&size=0&trunc_cmd=0")
+# A page of the list, and the one after it: those that were created before the last container on it.
+LIST_RUNS = re.compile(
+    r"/v1\.\d{2}/containers/json\?limit=200&all=1&size=0&trunc_cmd=0(&before=(?P<last>[0-9a-f]{64}))?"
+)
 REMOVE = re.compile(rf"{CONTAINER}\?v=True&link=False&force=False")
 LOGS = re.compile(rf"{CONTAINER}/logs\?stderr=1&stdout=1&timestamps=0&follow=0&tail=50")
 STOP = re.compile(rf"{CONTAINER}/stop(\?t=(?P<seconds>\d{{1,4}}))?")
@@ -102,6 +115,8 @@ class Runs:
         self.limit = limit
         # Held from counting the containers until the engine has answered the start.
         self.starting = asyncio.Lock()
+        # Held while a page of the list of containers is read.
+        self.listing = asyncio.Lock()
         # By code location. An entry stays while a deploy replaces the container, about a second.
         self.servers: dict[str, CodeServer] = {}
 
@@ -184,10 +199,7 @@ class Engine:
         query = {"stderr": "1", "stdout": "1", "tail": "50"}
         where, timeout = f"/containers/{path['id']}/logs", ClientTimeout(ENGINE_TIMEOUT_SECONDS)
         async with self.session.get(where, params=query, timeout=timeout) as response:
-            frames = b""
-            while len(frames) < MAX_LOG_BYTES and not response.content.at_eof():
-                frames += await response.content.read(MAX_LOG_BYTES - len(frames))
-            return response.status, frames
+            return response.status, await _last_frames(response.content)
 
     async def containers(
         self, labels: Mapping[str, str], states: Sequence[str] = ()
@@ -200,9 +212,18 @@ class Engine:
             raise OSError(f"{status} to a list of containers")
         return found
 
-    async def run_containers(self, _: re.Match[str], __: bytes) -> Answer:
-        """This stack's run containers in any state, without their environment."""
-        found = await self.containers(self.runs.policy.labels)
+    async def run_containers(self, path: re.Match[str], _: bytes) -> Answer:
+        """A page of this stack's run containers in any state, without their environment."""
+        labels = [f"{name}={value}" for name, value in self.runs.policy.labels.items()]
+        wanted = {"label": [*labels, RUN_LABEL], "before": [path["last"]] if path["last"] else []}
+        filters = json.dumps(wanted)
+        # An entry takes 16 kB of memory here: one page at a time.
+        async with self.runs.listing:
+            status, found = await self.ask(
+                "GET", "/containers/json", all="true", limit="200", filters=filters
+            )
+        if status != 200:
+            return status, found
         return 200, [
             {
                 "Id": one["Id"],
@@ -211,7 +232,6 @@ class Engine:
                 "Labels": {RUN_LABEL: one["Labels"][RUN_LABEL]},
             }
             for one in found
-            if RUN_LABEL in one["Labels"]
         ]
 
     async def remove(self, path: re.Match[str], _: bytes) -> Answer:
@@ -277,6 +297,11 @@ class Engine:
         if not IMAGE_ID.fullmatch(asked):
             return None
         status, found = await self.ask("GET", f"/images/{asked}/json")
+        if status == 404:
+            raise Refused(
+                "the run's image is not on this machine any more: launch the run again, with the"
+                " image that its code server runs now"
+            )
         labels: dict[str, str] = (found["Config"]["Labels"] or {}) if status == 200 else {}
         built_for = labels.get(PROJECT_LABEL), labels.get(SERVICE_LABEL)
         return asked if built_for == (self.runs.project, service) else None
@@ -461,6 +486,20 @@ class Listener(web.Server):
                 "the run's image is not on this machine, and images are not pulled: make up"
             )
         raise Refused(f"{method} {path[:100]} is not for this listener")
+
+
+async def _last_frames(stream: StreamReader) -> bytes:
+    """The end of a log: whole frames, with MAX_LOG_BYTES in all. A frame has a head of 8 bytes."""
+    frames: deque[bytes] = deque()
+    size = 0
+    with suppress(asyncio.IncompleteReadError):
+        while True:
+            head = await stream.readexactly(8)
+            frames.append(head + await stream.readexactly(int.from_bytes(head[4:])))
+            size += len(frames[-1])
+            while size > MAX_LOG_BYTES:
+                size -= len(frames.popleft())
+    return b"".join(frames)
 
 
 async def _body(request: web.BaseRequest) -> bytes:

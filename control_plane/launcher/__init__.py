@@ -33,8 +33,9 @@ UNKNOWN = "unknown"
 # before it starts the container.
 ALIVE = ("created", "running", "paused", "restarting")
 GONE = "The container {} is not on this machine any more. `make down` removes run containers."
-# For a run that would fail again in the same way.
-NO_RETRY = {MAX_RETRIES_TAG: "0"}
+# Of a run that is not launched again: the number of retries that it had. A run that somebody
+# launches in its place gets that number again (images.py).
+RETRIES_BEFORE_TAG = "docker/max_retries_before"
 # So many lines of a dead container's output go to the run's event log. The guard allows no other.
 LINES = 50
 
@@ -107,7 +108,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         try:
             limits_of(run.tags, self._most())
         except BadLimit as bad:
-            self._instance.add_run_tags(run.run_id, NO_RETRY)
+            self._do_not_retry(run)
             raise DagsterInvariantViolationError(str(bad)) from None
         noted = run.tags.get(DOCKER_IMAGE_TAG, UNKNOWN)
         image = docker_image if noted == UNKNOWN else noted
@@ -128,7 +129,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         if container.status in ALIVE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         if state["OOMKilled"]:
-            self._instance.add_run_tags(run.run_id, NO_RETRY)
+            self._do_not_retry(run)
         limit = self.get_container_context(run).container_kwargs.get("mem_limit")
         return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
 
@@ -156,6 +157,13 @@ class ComposeRunLauncher(DockerRunLauncher):
                 cls=self.__class__,
             )
         return super().terminate(run_id)
+
+    def _do_not_retry(self, run: DagsterRun) -> None:
+        """For a run that would fail again in the same way."""
+        before = run.tags.get(MAX_RETRIES_TAG, str(self._instance.run_retries_max_retries))
+        if RETRIES_BEFORE_TAG not in run.tags or run.tags[RETRIES_BEFORE_TAG] == "":
+            tags = {MAX_RETRIES_TAG: "0", RETRIES_BEFORE_TAG: before}
+            self._instance.add_run_tags(run.run_id, tags)
 
     def _most(self) -> Mapping[str, Any]:
         """The upper limits of every run: dagster.yaml's container_kwargs."""

@@ -14,11 +14,12 @@ import docker
 from dagster import DagsterInstance
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
-from dagster._core.storage.tags import DOCKER_IMAGE_TAG
+from dagster._core.storage.tags import DOCKER_IMAGE_TAG, MAX_RETRIES_TAG
+from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from control_plane.launcher import UNKNOWN, code_server_of
+from control_plane.launcher import RETRIES_BEFORE_TAG, UNKNOWN, code_server_of
 
 SERVICE_LABEL = "com.docker.compose.service"
 # The tags of a run, by the label of its image.
@@ -36,17 +37,29 @@ def note_images() -> None:
         self: QueuedRunCoordinator[DagsterInstance], context: SubmitRunContext
     ) -> DagsterRun:
         run, instance = context.dagster_run, self._instance  # pyright: ignore[reportPrivateUsage] # as subclasses do
-        if run.status == DagsterRunStatus.NOT_STARTED and not _keeps_image(run):
-            instance.add_run_tags(run.run_id, _tags(instance, run))
+        if run.status == DagsterRunStatus.NOT_STARTED:
+            noted = {} if _keeps_image(run) else _tags(instance, run)
+            instance.add_run_tags(run.run_id, {**noted, **_not_inherited(run)})
         return submit_run(self, context)
 
     QueuedRunCoordinator.submit_run = submit
 
 
 def _keeps_image(run: DagsterRun) -> bool:
-    """Whether a run uses the image of the run that it repeats."""
-    repeats = run.parent_run_id and DOCKER_IMAGE_TAG in run.tags
-    return bool(repeats) and os.environ.get("RETRY_WITH") == "old-code"
+    """Whether a run uses the image of the run that it repeats, if that is known by its ID."""
+    is_known = run.tags.get(DOCKER_IMAGE_TAG, "").startswith("sha256:")
+    return bool(run.parent_run_id) and is_known and os.environ.get("RETRY_WITH") == "old-code"
+
+
+def _not_inherited(run: DagsterRun) -> dict[str, str]:
+    """What a run must not have from the run that it repeats: Dagster copies all its tags."""
+    tags: dict[str, str] = {}
+    if run.tags.get(DOCKER_CONTAINER_ID_TAG):
+        tags[DOCKER_CONTAINER_ID_TAG] = ""
+    if run.tags.get(RETRIES_BEFORE_TAG):
+        tags[MAX_RETRIES_TAG] = run.tags[RETRIES_BEFORE_TAG]
+        tags[RETRIES_BEFORE_TAG] = ""
+    return tags
 
 
 def _tags(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:

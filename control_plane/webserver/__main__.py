@@ -47,6 +47,9 @@ PORT = 3000
 # The default of the command `dagster-webserver` (dagster_webserver.cli).
 STATEMENT_TIMEOUT_MS = 15_000
 LIVE_DATA_POLL_MS = 2000
+# Longer than Caddy keeps an idle connection (2 minutes). With uvicorn's 5 s, the web server could
+# close a connection while Caddy sends a launch on it, and the client got 502.
+KEEP_ALIVE_SECONDS = 180
 # The UI's largest WebSocket message is a subscription of less than 10 kB.
 MAX_WEBSOCKET_MESSAGE_BYTES = 1024 * 1024
 IO_TYPES = {"out": ComputeIOType.STDOUT, "err": ComputeIOType.STDERR}
@@ -157,6 +160,7 @@ def main() -> None:
                 port=PORT,
                 log_level="warning",
                 ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
 
 

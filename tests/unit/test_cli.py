@@ -48,16 +48,19 @@ def test_run_containers_are_found_by_the_labels_of_one_stack():
 def test_a_step_that_runs_again_can_write_to_no_volume_of_the_stack():
     host = {
         "Binds": ["blue_io:/var/lib/dagster/storage", "blue_data:/var/lib/dagster/data:rw"],
-        "NetworkMode": "blue_runs", "Memory": 1, "PidsLimit": 2, "SecurityOpt": None, "Tmpfs": None,
+        "NetworkMode": "blue_runs", "Memory": 1, "PidsLimit": None, "SecurityOpt": None,
+        "Tmpfs": None,
     }  # fmt: skip
     made = {"HostConfig": host, "Image": "sha256:1", "Config": {"Cmd": ["a", "b", "c", "{}"]}}
-    command = commands.run_step(made, ["TOKEN"], "op", terminal=False)
+    command = commands.run_step("blue", made, ["TOKEN"], "op", terminal=False)
     assert [word for word in command if word.startswith("--volume=")] == [
         "--volume=blue_io:/var/lib/dagster/storage:ro",
         "--volume=blue_data:/var/lib/dagster/data-of-runs:ro",
         "--volume=/var/lib/dagster/data",
     ]
     assert "--env=TOKEN" in command
+    assert "--memory=1" in command
+    assert not [word for word in command if "None" in word]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import gzip
 import json
 import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import ANY
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
@@ -214,6 +216,13 @@ def test_a_policy_that_cannot_be_enforced_is_refused_at_start():
             Policy.from_launcher({**LAUNCHER, "container_kwargs": kwargs}, ENVIRONMENT)
 
 
+@pytest.mark.parametrize("labels", [{}, {"dagster/stack": "green"}, {"dagster/Stack": "blue"}])
+def test_a_stack_that_would_take_other_stacks_runs_for_its_own_is_refused(policy, labels):
+    policy.refuse_other_stacks("blue")
+    with pytest.raises(PolicyError, match=r"dagster/stack must be \$\{STACK_NAME\}"):
+        replace(policy, labels=labels).refuse_other_stacks("blue")
+
+
 def test_an_unset_variable_is_refused_at_start():
     with pytest.raises(PolicyError, match="STACK_NAME"):
         Policy.from_launcher(LAUNCHER, {})
@@ -247,6 +256,7 @@ def test_no_random_request_gets_a_container_outside_the_policy(policy, asked, co
 # --- the listeners, in front of a socket that notes whatever reaches it ---
 
 MINE, OTHER = "a" * 64, "b" * 64
+GONE = "sha256:" + "6" * 64
 SERVER = "c" * 64
 CREATE = "/v1.45/containers/create"
 
@@ -271,6 +281,7 @@ class FakeEngine:
         self.images = {SERVER: (IMAGE, IMAGE_ID)}
         # The labels of images that Compose has built, by ID.
         self.built = {}
+        self.log = b"\x01\0\0\0\0\0\0\x02hi"
         # To answer a request to stop only then.
         self.may_stop = None
 
@@ -282,6 +293,9 @@ class FakeEngine:
             if "com.docker.compose.project=blue" in wanted["label"]:
                 assert "com.docker.compose.oneoff=False" in wanted["label"]
                 return web.json_response(self.servers)
+            if request.query.get("limit"):
+                assert wanted["label"] == ["dagster/stack=blue", "dagster/run_id"]
+                return web.json_response([{**one, "Id": MINE} for one in self.runs])
             states = wanted["status"]
             return web.json_response([one for one in self.runs if one["State"] in states])
         if path == "/version":
@@ -293,10 +307,12 @@ class FakeEngine:
             labels = {"org.opencontainers.image.version": "1.2", "working_dir": "/home/me"}
             config = {"Image": name, "Labels": labels, "Env": ["PASSWORD=1"]}
             return web.json_response({"Image": image, "Config": config})
+        if identifier == GONE:
+            return web.json_response({"message": "No such image"}, status=404)
         if identifier in self.built:
             return web.json_response({"Config": {"Labels": self.built[identifier]}})
         if path.endswith("/logs"):
-            return web.Response(body=b"\x01\0\0\0\0\0\0\x02hi")
+            return web.Response(body=self.log)
         if path.endswith("/json"):
             mine = identifier == MINE
             labels = {"dagster/stack": "blue", "dagster/run_id": RUN} if mine else {"x": "y"}
@@ -350,7 +366,7 @@ async def send(path, request):
     length = re.search(rb"Content-Length: (\d+)", head)
     body = await reader.readexactly(int(length[1])) if length else b""
     writer.close()
-    return int(head.split()[1]), body.decode()
+    return int(head.split()[1]), body.decode(errors="surrogateescape")
 
 
 async def through(policy, index, requests, **options):
@@ -368,7 +384,7 @@ def line(method, path, body=b"", headers=b""):
 
 DAEMON, WEBSERVER = 0, 1
 PATH = f"/v1.45/containers/{MINE}"
-LIST_RUNS = "/v1.45/containers/json?limit=-1&all=1&size=0&trunc_cmd=0"
+LIST_RUNS = "/v1.45/containers/json?limit=200&all=1&size=0&trunc_cmd=0"
 REMOVE = "?v=True&link=False&force=False"
 LAST_LINES = "logs?stderr=1&stdout=1&timestamps=0&follow=0&tail=50"
 
@@ -437,6 +453,7 @@ def test_a_container_that_is_not_a_run_of_this_stack_is_not_there(policy):
     [
         "/v1.45/containers/json",
         "/v1.45/containers/json?limit=-1&all=1&size=1&trunc_cmd=0",
+        f"{LIST_RUNS}&before=x",
         f"{PATH}?v=True&link=False&force=True",
         f"{PATH}/logs",
         f"{PATH}/{LAST_LINES}00",
@@ -620,6 +637,43 @@ def test_an_earlier_image_is_allowed_that_was_built_for_the_run_s_location(
     ((status, _),), reached = run(policy, DAEMON, create_line(asked, Image=image), fake=fake)
     assert status == (201 if allowed else 403)
     assert [body["Image"] for body in created(reached)] == ([EARLIER] if allowed else [])
+
+
+def test_an_image_that_has_been_deleted_is_named_as_that(policy, asked):
+    fake = engine_with(servers=[code_server()])
+    ((status, body),), reached = run(policy, DAEMON, create_line(asked, Image=GONE), fake=fake)
+    assert status == 403
+    assert "the run's image is not on this machine any more" in body
+    assert not created(reached)
+
+
+def test_the_list_of_run_containers_shows_no_command_and_comes_in_pages(policy):
+    fake = engine_with(runs=[{**container("exited"), "Command": "dagster api", "Image": "i"}])
+    asks = line("GET", LIST_RUNS), line("GET", f"{LIST_RUNS}&before={MINE}")
+    ((_, first), (status, _)), reached = run(policy, DAEMON, *asks, fake=fake)
+    labels = {"dagster/run_id": RUN}
+    shown = {"Id": MINE, "State": "exited", "Created": 1, "Labels": labels}
+    assert json.loads(first) == [shown]
+    assert status == 200
+    filters = [json.loads(parse_qs(urlsplit(path).query)["filters"][0]) for _, path, _ in reached]
+    assert [one["before"] for one in filters] == [[], [MINE]]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ([b"a\n", b"b\n"], [b"a\n", b"b\n"]),
+        ([b"x" * 200_000, b"y" * 100_000, b"end\n"], [b"y" * 100_000, b"end\n"]),
+        ([b"x" * 300_000], []),
+    ],
+)
+def test_of_a_long_log_the_end_is_read_in_whole_frames(policy, written, read):
+    frames = [b"\x01\0\0\0" + len(one).to_bytes(4) + one for one in written]
+    ((status, body),), _ = run(
+        policy, DAEMON, line("GET", f"{PATH}/{LAST_LINES}"), fake=engine_with(log=b"".join(frames))
+    )
+    assert status == 200
+    assert body.encode(errors="surrogateescape") == b"".join(frames[len(written) - len(read) :])
 
 
 @pytest.mark.parametrize("listener", [DAEMON, WEBSERVER])

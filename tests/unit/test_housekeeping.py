@@ -5,7 +5,7 @@ from dagster import DagsterInstance, job, op
 from docker.errors import APIError
 
 from control_plane import housekeeping
-from control_plane.housekeeping import BATCH, Housekeeper, Keep
+from control_plane.housekeeping import BATCH, PAGE, Housekeeper, Keep
 
 KEEP = Keep.from_environment({"KEEP_SUCCEEDED_CONTAINERS": "10m", "KEEP_FAILED_CONTAINERS": "7d"})
 MINUTE, DAY = 60, 24 * 3600
@@ -22,8 +22,11 @@ class FakeEngine:
 
     api = property(lambda self: self)
 
-    def containers(self, **_):
-        return self.listed
+    def containers(self, *, all, limit, before=None):  # the SDK's name
+        assert all
+        names = [one["Id"] for one in self.listed]
+        first = names.index(before) + 1 if before else 0
+        return self.listed[first : first + limit]
 
     def stop(self, identifier):
         self.stopped.append(identifier)
@@ -170,6 +173,33 @@ def test_a_round_has_an_end_and_what_is_kept_does_not_count(instance, engine, la
     keeper.tidy()
     assert engine.removed == [f"over-{number}" for number in range(1, BATCH)]
     assert keeper.removed == BATCH - 1
+
+
+def test_there_may_be_more_containers_than_a_page_of_the_list_has(instance, engine, later):
+    kept = run_of(instance, "bad")
+    for number in range(2 * PAGE):
+        engine.add(f"kept-{number}", kept)
+    engine.add("over", run_of(instance, "good"))
+    later(11 * MINUTE)
+    keeper = Housekeeper(instance, KEEP)
+    keeper.tidy()
+    assert engine.removed == ["over"]
+
+
+def test_a_run_is_read_once_after_its_end_and_each_minute_before(instance, engine, monkeypatch):
+    read = []
+    records = instance.get_run_records
+    monkeypatch.setattr(
+        instance, "get_run_records",
+        lambda wanted: read.append(wanted.run_ids) or records(wanted),
+    )  # fmt: skip
+    over, going_on = run_of(instance, "good"), run_of(instance, "waiting")
+    engine.add("over", over)
+    engine.add("going on", going_on, "running")
+    keeper = Housekeeper(instance, KEEP)
+    keeper.tidy()
+    keeper.tidy()
+    assert read == [sorted([over, going_on]), [going_on]]
 
 
 def test_each_day_the_log_says_what_was_removed(instance, engine, later, caplog):

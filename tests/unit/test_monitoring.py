@@ -1,0 +1,97 @@
+"""What the daemon does about the containers of runs that start or are being canceled."""
+
+import logging
+from unittest.mock import Mock
+
+import pytest
+from dagster import DagsterRun, DagsterRunStatus
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+
+from control_plane.launcher.images import _keeps_image, _not_inherited
+from control_plane.monitoring import _fail, _first
+
+DEAD = CheckRunHealthResult(WorkerStatus.FAILED, "It was killed.")
+ALIVE = CheckRunHealthResult(WorkerStatus.RUNNING)
+STARTING = DagsterRunStatus.STARTING
+
+
+def run_with(tags, status=STARTING, **more):
+    return DagsterRun(job_name="job", run_id="a", status=status, tags=tags, **more)
+
+
+def monitored(run, health=DEAD, now=None, lines="the last line"):
+    """What is done about a run: the words of its failure, or `upstream` if Dagster decides."""
+    done = []
+    instance = Mock(**{
+        "get_run_by_id.return_value": now or run,
+        "run_launcher.check_run_worker_health.return_value": health,
+        "run_launcher.get_run_worker_debug_info.side_effect": [lines],
+    })  # fmt: skip
+    instance.report_run_failed.side_effect = lambda _, words, __: done.append(words)
+    monitor = _first(_fail, lambda *_: done.append("upstream"))
+    monitor(instance, Mock(dagster_run=run), logging.getLogger("test"))
+    return done
+
+
+ITS_OWN = {"docker/container_id": "c1"}
+
+
+def test_a_run_that_starts_fails_when_its_container_has_died():
+    words = "The run did not start. It was killed.\nthe last line"
+    assert monitored(run_with(ITS_OWN)) == [words]
+
+
+def test_it_fails_also_when_the_last_lines_cannot_be_read():
+    words = "The run did not start. It was killed."
+    assert monitored(run_with(ITS_OWN), lines=OSError("no log")) == [words]
+
+
+@pytest.mark.parametrize("tags", [{}, {"docker/container_id": ""}])
+def test_without_a_container_of_its_own_dagster_decides(tags):
+    assert monitored(run_with(tags)) == ["upstream"]
+
+
+def test_a_run_that_is_not_even_queued_has_its_parent_s_container_at_most():
+    assert monitored(run_with(ITS_OWN, DagsterRunStatus.NOT_STARTED)) == ["upstream"]
+
+
+def test_while_the_container_lives_dagster_decides():
+    assert monitored(run_with(ITS_OWN), ALIVE) == ["upstream"]
+
+
+@pytest.mark.parametrize(
+    "now",
+    [run_with(ITS_OWN, DagsterRunStatus.STARTED), run_with({"docker/container_id": "c2"})],
+)
+def test_a_run_that_has_gone_on_meanwhile_is_left_alone(now):
+    assert monitored(run_with(ITS_OWN), now=now) == []
+
+
+def test_a_run_does_not_inherit_the_container_of_the_run_that_it_repeats():
+    assert _not_inherited(run_with(ITS_OWN)) == {"docker/container_id": ""}
+    assert _not_inherited(run_with({"team": "finance"})) == {}
+
+
+def test_a_run_in_place_of_one_that_was_not_to_be_retried_is_retried_again():
+    tags = {"dagster/max_retries": "0", "docker/max_retries_before": "2"}
+    assert _not_inherited(run_with(tags)) == {
+        "dagster/max_retries": "2",
+        "docker/max_retries_before": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "image", "parent", "kept"),
+    [
+        ("old-code", "sha256:1", "b", True),
+        ("new-code", "sha256:1", "b", False),
+        ("old-code", "dagster-code:current", "b", False),
+        ("old-code", "sha256:1", None, False),
+    ],
+)
+def test_a_retry_keeps_the_image_only_if_asked_to_and_if_it_is_known(
+    monkeypatch, setting, image, parent, kept
+):
+    monkeypatch.setenv("RETRY_WITH", setting)
+    run = run_with({"dagster/image": image}, parent_run_id=parent, root_run_id=parent)
+    assert _keeps_image(run) == kept
