@@ -22,7 +22,7 @@ from dagster._time import get_current_timestamp
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
-from control_plane.guard.policy import RUN_LABEL
+from control_plane.guard.policy import ALIVE, RUN_LABEL
 
 INTERVAL_SECONDS = 60
 DAY_SECONDS = 24 * 3600
@@ -33,7 +33,6 @@ GRACE_SECONDS = 120
 BATCH = 100
 # So many containers are on a page of the guard's list. The guard allows no other number.
 PAGE = 200
-ALIVE = ("running", "paused", "restarting")
 
 logger = logging.getLogger("dagster.daemon.Housekeeper")
 

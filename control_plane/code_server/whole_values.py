@@ -6,7 +6,7 @@ module could be deleted if PickledObjectFilesystemIOManager wrote beside the fil
 """
 
 import os
-import re
+import shutil
 import time
 from contextlib import suppress
 from pathlib import PosixPath
@@ -16,7 +16,6 @@ from uuid import uuid4
 from dagster import OutputContext
 from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
 
-LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.new")
 DAY_SECONDS = 24 * 3600
 
 
@@ -33,25 +32,28 @@ def write_whole_values() -> None:
         if not isinstance(path, PosixPath):
             upstream(self, context, obj, path)
             return
-        _remove_leftovers(path.parent)
-        beside = path.with_name(f".{uuid4().hex}.new")
+        new = folder_of_new(PosixPath(str(self._base_path))) / uuid4().hex  # pyright: ignore[reportPrivateUsage] # as subclasses do
         try:
-            upstream(self, context, obj, cast("Any", beside))
-            _sync(beside)
-            beside.replace(path)
+            upstream(self, context, obj, cast("Any", new))
+            _sync(new)
+            # A rename, or a copy if the base folder is on another disk.
+            shutil.move(new, path)
             _sync(path.parent)
         finally:
-            beside.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
 
     PickledObjectFilesystemIOManager.dump_to_path = dump_to_path
 
 
-def _remove_leftovers(folder: PosixPath) -> None:
-    """Removes what runs have left that were killed while they wrote."""
-    for file in folder.glob(".*.new"):
+def folder_of_new(base: PosixPath) -> PosixPath:
+    """Where values are written at first. Removes what runs left there that were killed."""
+    folder = base / ".new"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
         with suppress(FileNotFoundError):
-            if LEFTOVER.fullmatch(file.name) and time.time() - file.stat().st_mtime > DAY_SECONDS:
+            if time.time() - file.stat().st_mtime > DAY_SECONDS:
                 file.unlink()
+    return folder
 
 
 def _sync(path: PosixPath) -> None:

@@ -34,6 +34,7 @@ from aiohttp import (
 from aiohttp.http import HttpProcessingError
 
 from control_plane.guard.policy import (
+    ALIVE,
     DOCKER_STOP_SECONDS,
     JOB_LABEL,
     MAX_BODY_BYTES,
@@ -46,8 +47,6 @@ ENGINE_TIMEOUT_SECONDS = 60
 # Every client first asks for the version, which takes the engine 10 ms, much longer than to inspect
 # a container. Shorter than the interval of the health check, which asks for the version as well.
 VERSION_SECONDS = 30
-# The states in which a container uses memory and CPU.
-ALIVE = ["running", "paused", "restarting"]
 # The time limit for a request's head, and again for its body. The launcher sends both at once.
 REQUEST_SECONDS = 5
 # On one listener. The daemon and the web server need a few at a time.

@@ -23,15 +23,15 @@ from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 
+from control_plane.guard.policy import ALIVE
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, last_lines
 from control_plane.launcher.limits import BadLimit, limits_of
 
 # A run whose image is not known uses that of its code server, by name.
 UNKNOWN = "unknown"
-# The states of a container whose process may still report. The launcher notes the ID of a container
-# before it starts the container.
-ALIVE = ("created", "running", "paused", "restarting")
+# The launcher notes the ID of a container before it starts the container.
+MAY_REPORT = ("created", *ALIVE)
 GONE = "The container {} is not on this machine any more. `make down` removes run containers."
 # Of a run that is not launched again: the number of retries that it had. A run that somebody
 # launches in its place gets that number again (images.py).
@@ -126,7 +126,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         if container is None:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, GONE.format(identifier[:12]))
         state = container.attrs["State"]
-        if container.status in ALIVE:
+        if container.status in MAY_REPORT:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         if state["OOMKilled"]:
             self._do_not_retry(run)
@@ -160,8 +160,8 @@ class ComposeRunLauncher(DockerRunLauncher):
 
     def _do_not_retry(self, run: DagsterRun) -> None:
         """For a run that would fail again in the same way."""
-        before = run.tags.get(MAX_RETRIES_TAG, str(self._instance.run_retries_max_retries))
-        if RETRIES_BEFORE_TAG not in run.tags or run.tags[RETRIES_BEFORE_TAG] == "":
+        if not run.tags.get(RETRIES_BEFORE_TAG):
+            before = run.tags.get(MAX_RETRIES_TAG, str(self._instance.run_retries_max_retries))
             tags = {MAX_RETRIES_TAG: "0", RETRIES_BEFORE_TAG: before}
             self._instance.add_run_tags(run.run_id, tags)
 

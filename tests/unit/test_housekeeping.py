@@ -100,28 +100,34 @@ def run_of(instance, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "state", "age", "removed"),
+    ("kind", "state", "age", "done"),
     [
-        ("good", "exited", 9 * MINUTE, False),
-        ("good", "exited", 11 * MINUTE, True),
-        ("good", "dead", 11 * MINUTE, True),
-        ("bad", "exited", 6 * DAY, False),
-        ("bad", "exited", 8 * DAY, True),
-        ("bad", "created", 8 * DAY, True),
-        ("canceled", "exited", 6 * DAY, False),
-        ("canceled", "exited", 8 * DAY, True),
-        ("waiting", "exited", 900 * DAY, False),
-        ("waiting", "created", 900 * DAY, False),
+        ("good", "exited", 9 * MINUTE, "kept"),
+        ("good", "exited", 11 * MINUTE, "removed"),
+        ("good", "dead", 11 * MINUTE, "removed"),
+        ("bad", "exited", 6 * DAY, "kept"),
+        ("bad", "exited", 8 * DAY, "removed"),
+        ("bad", "created", 8 * DAY, "removed"),
+        ("canceled", "exited", 6 * DAY, "kept"),
+        ("canceled", "exited", 8 * DAY, "removed"),
+        ("waiting", "exited", 900 * DAY, "kept"),
+        ("waiting", "created", 900 * DAY, "kept"),
+        ("waiting", "running", 900 * DAY, "kept"),
+        # A container that outlives its run.
+        ("good", "running", MINUTE, "kept"),
+        ("good", "running", 3 * MINUTE, "stopped"),
+        ("good", "paused", 3 * MINUTE, "stopped"),
+        ("good", "restarting", 3 * MINUTE, "stopped"),
     ],
 )
-def test_a_container_stays_as_long_as_the_setting_says(
-    instance, engine, later, kind, state, age, removed
+def test_what_happens_to_a_container_follows_from_its_run_and_the_time_since(
+    instance, engine, later, kind, state, age, done
 ):
     engine.add("one", run_of(instance, kind), state)
     later(age)
     Housekeeper(instance, KEEP).tidy()
-    assert engine.removed == (["one"] if removed else [])
-    assert not engine.stopped
+    assert engine.removed == (["one"] if done == "removed" else [])
+    assert engine.stopped == (["one"] if done == "stopped" else [])
 
 
 def test_forever_is_forever(instance, engine, later):
@@ -129,21 +135,6 @@ def test_forever_is_forever(instance, engine, later):
     engine.add("other", run_of(instance, "bad"))
     later(9000 * DAY)
     Housekeeper(instance, Keep(succeeded=None, failed=None)).tidy()
-    assert not engine.removed
-
-
-@pytest.mark.parametrize("state", ["running", "paused"])
-@pytest.mark.parametrize(
-    ("kind", "age", "stopped"),
-    [("good", MINUTE, False), ("good", 3 * MINUTE, True), ("waiting", 900 * DAY, False)],
-)
-def test_a_container_that_outlives_its_run_is_stopped(
-    instance, engine, later, state, kind, age, stopped
-):
-    engine.add("one", run_of(instance, kind), state)
-    later(age)
-    Housekeeper(instance, KEEP).tidy()
-    assert engine.stopped == (["one"] if stopped else [])
     assert not engine.removed
 
 

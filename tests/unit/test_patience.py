@@ -1,6 +1,8 @@
 """A run waits for Postgres, and its values are written whole or not at all."""
 
+import os
 import pickle
+from pathlib import PosixPath
 from unittest.mock import Mock
 
 import pytest
@@ -11,7 +13,7 @@ from dagster_postgres import utils
 from sqlalchemy.exc import OperationalError
 
 from control_plane.code_server import patience
-from control_plane.code_server.whole_values import write_whole_values
+from control_plane.code_server.whole_values import folder_of_new, write_whole_values
 
 
 def lost(invalidated=True):
@@ -78,5 +80,15 @@ def test_a_value_stays_as_it_was_when_the_next_one_is_not_written_to_its_end(tmp
         assert materialize([written], instance=instance).success
         value.extend(["x" * 100_000, Dies()])
         assert not materialize([written], instance=instance, raise_on_error=False).success
-    (file,) = [path for path in tmp_path.rglob("*") if path.is_file() and "written" in path.name]
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert file.read_bytes() == pickle.dumps(["first"], PICKLE_PROTOCOL)
+
+
+def test_what_a_killed_run_left_goes_after_a_day_and_what_is_being_written_stays(tmp_path):
+    folder = folder_of_new(PosixPath(tmp_path))
+    left, written = folder / "left", folder / "written"
+    for file in (left, written):
+        file.touch()
+    os.utime(left, (0, 0))
+    folder_of_new(PosixPath(tmp_path))
+    assert list(folder.iterdir()) == [written]
