@@ -24,9 +24,11 @@ def container_of(stack: Stack, start: str) -> str:
         StackError: No container or several belong to such runs.
     """
     found = [one for run_id, one in stack.run_containers().items() if run_id.startswith(start)]
-    if len(found) != 1:
+    if len(found) > 1:
+        raise StackError(f"{start} is the beginning of {len(found)} runs: give more of the run ID")
+    if not found:
         raise StackError(
-            f"{len(found) or 'no'} containers on this machine belong to run {start}: see the run's"
+            f"no containers on this machine belong to run {start}: see the run's"
             f" page, {stack.ui_url}/runs, whose events and step logs outlive its container"
         )
     return found[0]

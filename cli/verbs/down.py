@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from argparse import ArgumentParser, Namespace
 
 from cli import commands, runs
@@ -26,8 +27,10 @@ def run(stack: Stack, flags: Namespace) -> None:
         try:
             runs.wait_for_all(stack)
         except KeyboardInterrupt:
+            # A second Ctrl-C must not leave the stack without a daemon.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            note("the stack stays up: starting its daemon again")
             stack.compose("start", "daemon")
-            note("the stack stays up")
             raise
     stop(stack)
     say(f"{stack.name} is down, its data kept")

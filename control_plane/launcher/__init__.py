@@ -32,7 +32,7 @@ from control_plane.launcher.limits import BadLimit, limits_of
 UNKNOWN = "unknown"
 # The launcher notes the ID of a container before it starts the container.
 MAY_REPORT = ("created", *ALIVE)
-GONE = "The container {} is not on this machine any more. `make down` removes run containers."
+GONE = "The container {} is not on this machine any more: somebody has removed it (or `make down`)."
 # Of a run that is not launched again: the number of retries that it had. A run that somebody
 # launches in its place gets that number again (images.py).
 RETRIES_BEFORE_TAG = "docker/max_retries_before"

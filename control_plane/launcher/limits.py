@@ -12,11 +12,13 @@ from typing import Any
 from control_plane.guard.policy import byte_count
 
 SIZE, CPUS, COUNT = r"\d+[bkmg]", r"\d+(\.\d+)?", r"\d+"
-# By tag: the setting in container_kwargs, the form of a value, an example of it.
+PREFIX = "dagster-docker/"
+# By tag: the setting in container_kwargs, the form of a value, an example of it, and the least. The
+# engine refuses less memory and CPU, and a run needs some processes and threads to start.
 TAGS = {
-    "dagster-docker/memory": ("mem_limit", SIZE, "512m or 2g"),
-    "dagster-docker/cpus": ("nano_cpus", CPUS, "0.5 or 2"),
-    "dagster-docker/processes": ("pids_limit", COUNT, "256"),
+    "dagster-docker/memory": ("mem_limit", SIZE, "512m or 2g", 6 * 2**20),
+    "dagster-docker/cpus": ("nano_cpus", CPUS, "0.5 or 2", 10**7),
+    "dagster-docker/processes": ("pids_limit", COUNT, "256", 8),
 }
 
 
@@ -32,15 +34,19 @@ def limits_of(tags: Mapping[str, str], most: Mapping[str, Any]) -> dict[str, Any
         most: The container_kwargs of dagster.yaml.
 
     Raises:
-        BadLimit: A value has the wrong form, is zero, or is above dagster.yaml's.
+        BadLimit: There is no such tag, or a value has the wrong form, is too small, or is above
+            dagster.yaml's.
     """
+    for tag in tags:
+        if tag.startswith(PREFIX) and tag not in TAGS:
+            raise BadLimit(f"refused: there is no tag {tag}: use {', '.join(TAGS)}")
     found: dict[str, Any] = {}
-    for tag, (setting, form, example) in TAGS.items():
+    for tag, (setting, form, example, least) in TAGS.items():
         value = tags.get(tag)
         if value is None:
             continue
         amount = _amount(setting, value) if re.fullmatch(form, value) else 0
-        if amount == 0:
+        if amount < least:
             raise BadLimit(f"refused: the tag {tag} is {value!r}: use for example {example}")
         limit = most.get(setting)
         if limit and amount > byte_count(limit):

@@ -1,7 +1,9 @@
 """The services: crash-safe, side by side, and silent about the password."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -165,6 +167,23 @@ def test_down_can_wait_for_the_runs_in_progress_and_leaves_the_queue_alone(stack
     assert stack.verb("up").returncode == 0
     assert stack.status_of(first) == "SUCCESS"
     assert stack.finished(second) == "SUCCESS"
+
+
+def test_waiting_can_be_given_up_and_the_stack_stays_up_even_after_a_second_ctrl_c(stack):
+    run = stack.launch("hang")
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the run")
+    with subprocess.Popen(
+        [*COMMAND, "down", "--wait"], cwd=stack.root, env=stack.environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    ) as down:  # fmt: skip
+        for said in ("waiting for 1 runs", "the stack stays up"):
+            assert said in down.stdout.readline()
+            os.killpg(down.pid, signal.SIGINT)
+    assert down.returncode == 130
+    wait_until(stack.is_healthy, "the daemon")
+    assert stack.status_of(run) == "STARTED"
+    stack.terminate(run)
+    assert stack.finished(run) == "CANCELED"
 
 
 @pytest.mark.whole

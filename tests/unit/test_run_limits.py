@@ -12,7 +12,6 @@ def test_tags_become_limits_of_the_container():
         "dagster-docker/memory": "256m",
         "dagster-docker/cpus": "0.5",
         "dagster-docker/processes": "64",
-        "dagster-docker/config": "mine",
         "team": "finance",
     }
     assert limits_of(tags, MOST) == {
@@ -36,6 +35,10 @@ def test_all_that_dagster_yaml_allows_can_be_had(tag, value):
         ("memory", "0m", "is '0m': use for example 512m"),
         ("memory", "1025m", "allows at most 1g"),
         ("memory", "512", "is '512': use for example 512m or 2g"),
+        ("memory", "1k", "is '1k': use for example 512m or 2g"),
+        ("cpus", "0.0001", "use for example 0.5 or 2"),
+        ("processes", "1", "use for example 256"),
+        ("cpu", "1", "there is no tag dagster-docker/cpu: use dagster-docker/memory, "),
         ("memory", "-1g", "use for example 512m"),
         ("cpus", "1.5", "allows at most 1.0 (run_launcher, container_kwargs, nano_cpus)"),
         ("cpus", "two", "use for example 0.5 or 2"),
@@ -48,7 +51,7 @@ def test_all_that_dagster_yaml_allows_can_be_had(tag, value):
 def test_more_or_something_else_is_refused_by_the_tag_s_name(tag, value, said):
     with pytest.raises(BadLimit) as refused:
         limits_of({f"dagster-docker/{tag}": value}, MOST)
-    assert f"the tag dagster-docker/{tag}" in str(refused.value)
+    assert f"tag dagster-docker/{tag}" in str(refused.value)
     assert said in str(refused.value)
 
 
