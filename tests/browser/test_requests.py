@@ -62,6 +62,16 @@ PAGES = [
     "/concurrency",
     "/config",
 ]
+SOME = [
+    "/overview/activity/timeline",
+    "/runs",
+    "/runs/{run}",
+    "/assets/summed_two_sums?view=events&time=1",
+    "/automation",
+    "/deployment/daemons",
+    "/locations/code_location/asset-groups/numbers/list",
+    "/locations/code_location/jobs/process_numbers/playground",
+]
 REFUSED = {400, 403, 404, 405, 413, 415, 421, 431, 500, 502}
 
 
@@ -111,11 +121,14 @@ def load(page, path):
     page.remove_listener("requestfailed", note)
 
 
-def test_no_page_of_the_ui_asks_for_what_the_edge_refuses(page, stack, recorded):
+@pytest.mark.parametrize(
+    "pages", [SOME, pytest.param(PAGES, marks=pytest.mark.whole)], ids=["some", "all"]
+)
+def test_no_page_of_the_ui_asks_for_what_the_edge_refuses(page, stack, recorded, pages):
     run = stack.run("talk")
     sockets = []
     page.on("websocket", lambda socket: sockets.append(socket.url))
-    for path in PAGES:
+    for path in pages:
         load(page, path.format(run=run))
     page.goto(f"/runs/{run}")
     expect(page.get_by_text("RUN_SUCCESS").first).to_be_visible()

@@ -72,7 +72,7 @@ def for_stack(stack, hostile):
 
 def forge(stack, model, context, image=None):
     """Puts a run like another into the queue, as who holds the control plane's password could."""
-    (row,) = stack.sql(f"SELECT run_body FROM runs WHERE run_id = '{model}'")  # noqa: S608
+    (row,) = stack.sql(f"SELECT run_body FROM runs WHERE run_id = '{model}'")
     body = json.loads(row)
     run = str(uuid.uuid4())
     body |= {"run_id": run, "status": {"__enum__": "PipelineRunStatus.QUEUED"}, "tags": {}}
@@ -80,7 +80,7 @@ def forge(stack, model, context, image=None):
     origin["container_image"] = image or origin["container_image"]
     origin["container_context"] = {"docker": context}
     insert = (
-        "INSERT INTO runs (run_id, snapshot_id, pipeline_name, status, run_body) SELECT"  # noqa: S608
+        "INSERT INTO runs (run_id, snapshot_id, pipeline_name, status, run_body) SELECT"
         f" '{run}', snapshot_id, pipeline_name, 'QUEUED', $body${json.dumps(body)}$body$"
         f" FROM runs WHERE run_id = '{model}'"
     )
@@ -135,7 +135,12 @@ def test_a_forged_run_with_another_image_fails_and_nothing_is_made(stack, finish
     assert_refused(stack, run, reason)
 
 
-@pytest.mark.parametrize("hostile", HOSTILE_SERVER)
+FIRST, *OTHERS = HOSTILE_SERVER
+
+
+@pytest.mark.parametrize(
+    "hostile", [FIRST, *(pytest.param(one, marks=pytest.mark.whole) for one in OTHERS)]
+)
 def test_a_code_server_s_hostile_context_fails_its_runs_and_nothing_is_made(
     stack, served_with, hostile
 ):

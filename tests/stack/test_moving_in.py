@@ -185,15 +185,20 @@ def test_a_second_location_has_its_own_files_and_a_broken_one_holds_up_nobody(th
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (lambda p: (p / "pyproject.toml").write_text(
-            (p / "pyproject.toml").read_text().replace("dagster>=1.11", "dagster==1.12.4")),
-         "shop depends on dagster==1.12.4 and dagster==1.13"),
-        (lambda p: shutil.rmtree(p / "src"),
-         "names the module shop.definitions, which is not there"),
-        (lambda p: (p / "src/dagster.py").touch(),
-         "has the name of a module of Python or of Dagster"),
+        pytest.param(
+            lambda p: (p / "pyproject.toml").write_text(
+                (p / "pyproject.toml").read_text().replace("dagster>=1.11", "dagster==1.12.4")),
+            "shop depends on dagster==1.12.4 and dagster==1.13",
+            id="version"),
+        pytest.param(
+            lambda p: shutil.rmtree(p / "src"),
+            "names the module shop.definitions, which is not there",
+            id="no definitions", marks=pytest.mark.whole),
+        pytest.param(
+            lambda p: (p / "src/dagster.py").touch(),
+            "has the name of a module of Python or of Dagster",
+            id="shadow", marks=pytest.mark.whole),
     ],
-    ids=["version", "no definitions", "shadow"],
 )  # fmt: skip
 def test_a_project_that_cannot_work_is_refused_in_one_line(new_stack, tmp_path, break_it, said):
     folder = shop(tmp_path)
