@@ -126,7 +126,7 @@ def test_user_code_s_role_cannot_launch_runs_switch_schedules_or_delete_history(
 def test_a_waiting_run_cannot_be_rewritten_by_code_and_can_be_canceled(stack, run):
     # NOT_STARTED and not QUEUED: the daemon would take it while the test looks.
     wait = (
-        "INSERT INTO runs (run_id, pipeline_name, status, run_body) SELECT"  # noqa: S608
+        "INSERT INTO runs (run_id, pipeline_name, status, run_body) SELECT"
         f" 'waiting', pipeline_name, 'NOT_STARTED', run_body FROM runs WHERE run_id = '{run}'"
     )
     assert stack.as_role("dagster_control", [wait]) == [[]]
@@ -141,7 +141,7 @@ def test_a_waiting_run_cannot_be_rewritten_by_code_and_can_be_canceled(stack, ru
 @pytest.mark.parametrize("role", WRITES)
 def test_a_role_writes_in_these_tables_and_no_other(stack, role):
     found = stack.sql(
-        "SELECT relname, string_agg(may, ' ' ORDER BY may) FROM pg_class, unnest(ARRAY["  # noqa: S608
+        "SELECT relname, string_agg(may, ' ' ORDER BY may) FROM pg_class, unnest(ARRAY["
         "'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN']) may"
         " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND ("
         f"   has_table_privilege('{role}', oid, may) OR CASE WHEN may IN ('INSERT', 'UPDATE')"
@@ -155,7 +155,7 @@ def test_the_owner_role_owns_every_table_and_every_role_reads_them(stack, run):
     tables = stack.sql("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'public'")
     names, owners = zip(*(line.split("|") for line in tables), strict=True)
     assert set(owners) == {"dagster_owner"}
-    read = [f"SELECT count(*) > 0 FROM {name}" for name in names]  # noqa: S608
+    read = [f"SELECT count(*) > 0 FROM {name}" for name in names]
     everything = stack.as_role("dagster_owner", read)
     assert everything[names.index("runs")] == [[True]]
     for role in ROLES[1:]:
@@ -172,7 +172,7 @@ def test_the_viewer_role_writes_only_the_summary_of_partitions(stack, run):
 
 def test_user_code_uses_the_instance_in_a_run_container(stack):
     run = stack.run("instance_user")
-    (tag,) = stack.sql(f"SELECT value FROM run_tags WHERE run_id = '{run}' AND key = 'colour'")  # noqa: S608
+    (tag,) = stack.sql(f"SELECT value FROM run_tags WHERE run_id = '{run}' AND key = 'colour'")
     assert tag == "black"
     assert stack.sql("SELECT count(*) FROM pending_steps") == ["0"]
 

@@ -24,7 +24,7 @@ TABLES = [
     "runs", "run_tags", "event_logs", "asset_keys", "instigators", "job_ticks", "bulk_actions",
     "dynamic_partitions", "concurrency_limits", "asset_check_executions",
 ]  # fmt: skip
-COUNTS = "SELECT " + ", ".join(map("(SELECT count(*) FROM {})".format, TABLES))  # noqa: S608 # ours
+COUNTS = "SELECT " + ", ".join(map("(SELECT count(*) FROM {})".format, TABLES))
 
 
 @pytest.fixture(scope="module")
