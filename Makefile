@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch location down destroy status credentials logs run-step dev test test-quick test-whole screenshots bench lint format lock
+.PHONY: help setup demo up watch location down destroy status credentials logs run-step sizes dev test test-quick test-whole screenshots bench lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -13,7 +13,7 @@ setup: ## Install what this machine lacks, and get the base images.
 
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
 # NAME=<location>, FROM=<folder>, REMOVE=1 and WAIT=1 set its most used flags.
-demo up watch status:
+demo up watch status sizes:
 	@./stack $@
 
 down:

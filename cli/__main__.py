@@ -21,6 +21,7 @@ from cli.verbs import (
     location,
     logs,
     run_step,
+    sizes,
     status,
     up,
     watch,
@@ -28,7 +29,7 @@ from cli.verbs import (
 
 # In the order in which an operator needs them.
 VERBS: tuple[ModuleType, ...] = (
-    demo, up, watch, location, status, credentials, logs, run_step, dagster, down, destroy,
+    demo, up, watch, location, status, credentials, logs, run_step, sizes, dagster, down, destroy,
 )  # fmt: skip
 
 

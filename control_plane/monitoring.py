@@ -1,29 +1,86 @@
-"""What the daemon's run monitoring does about runs that start or are being canceled.
+"""What the daemon's run monitoring does about runs whose container has ended, or has never been.
 
-The gap: of such runs Dagster looks at the clock only. A run whose container died before it reported
-its start, or ended before it reported CANCELED, kept its place in the queue until a timeout (180 s
-and 60 s in dagster.yaml). Here the next poll ends it, with the reason. This module could be deleted
-if `monitor_starting_run` and `monitor_canceling_run` asked the run launcher, as
-`monitor_started_run` does.
+The gap: of runs that start or are being canceled, Dagster looks at the clock only. A run whose
+container died before it reported its start, or ended before it reported CANCELED, kept its place in
+the queue until a timeout (180 s and 60 s in dagster.yaml), and so did a run whose launch was cut
+off. Here the next poll ends it, with the reason. A run whose container died after its last step
+fails in Dagster, and its retry finds nothing to do; here it succeeds. A run that never came into
+the queue, because its launch got an error, is not launched again minutes later. This module could
+be deleted if the functions that it replaces asked the run launcher and the event log.
 """
 
 import logging
 from collections.abc import Callable
+from typing import Any, cast
 
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun, RunRecord
 from dagster._daemon.monitoring import run_monitoring
+from dagster._time import get_current_timestamp
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 
+from control_plane.launcher import ComposeRunLauncher
+
 Monitor = Callable[[DagsterInstance, RunRecord, logging.Logger], None]
+# Between the report that a run starts and the launch there are milliseconds.
+LAUNCH_SECONDS = 15
+CUT_OFF = "Its launch was cut off before it had a container: the daemon ended meanwhile."
+DEAD = (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND)
 
 
 def watch_containers() -> None:
     """Makes the monitoring of this process look at the containers of such runs first."""
     run_monitoring.monitor_starting_run = _first(_fail, run_monitoring.monitor_starting_run)
     run_monitoring.monitor_canceling_run = _first(_cancel, run_monitoring.monitor_canceling_run)
+    started = run_monitoring.monitor_started_run
+
+    def monitor_started_run(
+        instance: DagsterInstance,
+        workspace: Any,  # noqa: ANN401 # upstream's
+        run_record: RunRecord,
+        logger: logging.Logger,
+    ) -> None:
+        run = run_record.dagster_run
+        if _is_dead(instance, run) and all_steps_are_done(instance, run):
+            _succeed(instance, run)
+        else:
+            started(instance, workspace, run_record, logger)
+
+    run_monitoring.monitor_started_run = monitor_started_run
+
+
+def all_steps_are_done(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether each step of a run has succeeded or was skipped.
+
+    Of a run with dynamic outputs it is not known how many steps there are. Its answer is no.
+    """
+    plan = run.execution_plan_snapshot_id
+    snapshot = instance.get_execution_plan_snapshot(plan) if plan else None
+    keys = list(snapshot.step_keys_to_execute) if snapshot else []
+    if not keys or any("[?]" in key for key in keys):
+        return False
+    stats = instance.get_run_step_stats(run.run_id, step_keys=keys)
+    good = (StepEventStatus.SUCCESS, StepEventStatus.SKIPPED)
+    return {one.step_key for one in stats if one.status in good} == set(keys)
+
+
+def _is_dead(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether the container of a run has ended, and the run has not reported its end meanwhile."""
+    if instance.run_launcher.check_run_worker_health(run).status not in DEAD:
+        return False
+    now = instance.get_run_by_id(run.run_id)
+    return bool(now and now.status == run.status)
+
+
+def _succeed(instance: DagsterInstance, run: DagsterRun) -> None:
+    message = "The container ended after the last step, before it could report the run's success."
+    event = DagsterEvent(
+        event_type_value=DagsterEventType.RUN_SUCCESS.value, job_name=run.job_name, message=message
+    )
+    instance.report_dagster_event(event, run_id=run.run_id)
 
 
 def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Monitor) -> Monitor:
@@ -32,19 +89,36 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
     def monitor(instance: DagsterInstance, run_record: RunRecord, logger: logging.Logger) -> None:
         run = run_record.dagster_run
         container = run.tags.get(DOCKER_CONTAINER_ID_TAG)
-        # A run that has not been started has at most the tag of the run that it repeats.
-        if container and run.status != DagsterRunStatus.NOT_STARTED:
-            health = instance.run_launcher.check_run_worker_health(run)
-            if health.status in (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND):
-                now = instance.get_run_by_id(run.run_id)
+        launcher = cast("ComposeRunLauncher", instance.run_launcher)
+        now = get_current_timestamp()
+        if run.status == DagsterRunStatus.NOT_STARTED:
+            # Whoever launched it got an error, and may have launched it again.
+            age = now - run_record.create_timestamp.timestamp()
+            if age >= instance.run_monitoring_start_timeout_seconds:
+                launcher.do_not_retry(run)
+        elif not container:
+            is_launching = run.run_id in launcher.launching
+            is_old = now - run_record.update_timestamp.timestamp() > LAUNCH_SECONDS
+            if is_old and not is_launching and _is_same(instance, run):
+                end(instance, run, CUT_OFF)
+                return
+        else:
+            health = launcher.check_run_worker_health(run)
+            if health.status in DEAD:
                 # It may have reported its end meanwhile, or its container may be another one.
-                is_same = now and now.tags.get(DOCKER_CONTAINER_ID_TAG) == container
-                if now and is_same and now.status == run.status:
+                if _is_same(instance, run):
                     end(instance, run, _reason(instance, run, health, logger))
                 return
         upstream(instance, run_record, logger)
 
     return monitor
+
+
+def _is_same(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether a run has still the status and the container that it had when it was read."""
+    now = instance.get_run_by_id(run.run_id)
+    tag = DOCKER_CONTAINER_ID_TAG
+    return bool(now and now.status == run.status and now.tags.get(tag) == run.tags.get(tag))
 
 
 def _reason(

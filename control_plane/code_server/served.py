@@ -5,8 +5,9 @@ each step that imports everything again. Where each run has its own container, t
 nothing: it takes 19 to 41 s and 484 MiB for a run of 1.1 s and 175 MiB. Such a project gets the
 in-process executor here. Dagster reads a project's `.env` in `dg dev` only. Here it comes from a
 volume, so that its values are in no image and in no `docker inspect`. Runs also wait for Postgres
-(patience.py) and write values whole (whole_values.py). This module could be deleted
-if the instance could name a default executor, and if `dagster api grpc` read `.env`.
+(patience.py), write values whole (whole_values.py) and note what they use (usage.py). This module
+could be deleted if the instance could name a default executor, and if `dagster api grpc` read
+`.env`.
 """
 
 import os
@@ -28,6 +29,7 @@ from control_plane.code_server.left_out import left_out
 from control_plane.code_server.patience import wait_for_postgres
 from control_plane.code_server.project import definitions_module
 from control_plane.code_server.put_in import PROJECT
+from control_plane.code_server.usage import note_usage
 from control_plane.code_server.whole_values import write_whole_values
 
 SETTINGS = hand_over.SETTINGS / ".env"
@@ -48,6 +50,7 @@ write_whole_values()
 IS_SERVER = "grpc" in sys.argv
 if not IS_SERVER:
     wait_for_postgres()
+    note_usage()
 
 MODULE = definitions_module(PROJECT)
 

@@ -12,7 +12,7 @@ networks.
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from dagster import DagsterInvariantViolationError
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
@@ -23,7 +23,8 @@ from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 
-from control_plane.guard.policy import ALIVE
+from control_plane.code_server.usage import MEMORY_TAG, of_limit
+from control_plane.guard.policy import ALIVE, byte_count
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, last_lines
 from control_plane.launcher.limits import BadLimit, limits_of
@@ -41,7 +42,13 @@ LINES = 50
 
 
 class ComposeRunLauncher(DockerRunLauncher):
-    """DockerRunLauncher that accepts ${NAME} in every string of its configuration."""
+    """DockerRunLauncher that accepts ${NAME} in every string of its configuration.
+
+    Attributes:
+        launching: The runs whose containers this process creates now.
+    """
+
+    launching: ClassVar[set[str]] = set()
 
     @classmethod
     def from_config_value(
@@ -108,11 +115,15 @@ class ComposeRunLauncher(DockerRunLauncher):
         try:
             limits_of(run.tags, self._most())
         except BadLimit as bad:
-            self._do_not_retry(run)
+            self.do_not_retry(run)
             raise DagsterInvariantViolationError(str(bad)) from None
         noted = run.tags.get(DOCKER_IMAGE_TAG, UNKNOWN)
         image = docker_image if noted == UNKNOWN else noted
-        super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
+        self.launching.add(run.run_id)
+        try:
+            super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
+        finally:
+            self.launching.discard(run.run_id)
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's container lives; otherwise why it does not, in words.
@@ -128,9 +139,12 @@ class ComposeRunLauncher(DockerRunLauncher):
         state = container.attrs["State"]
         if container.status in MAY_REPORT:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        if state["OOMKilled"]:
-            self._do_not_retry(run)
         limit = self.get_container_context(run).container_kwargs.get("mem_limit")
+        if state["OOMKilled"]:
+            self.do_not_retry(run)
+            if limit:
+                peak = of_limit(byte_count(limit), byte_count(limit))
+                self._instance.add_run_tags(run.run_id, {MEMORY_TAG: peak})
         return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
 
     def get_run_worker_debug_info(
@@ -158,7 +172,7 @@ class ComposeRunLauncher(DockerRunLauncher):
             )
         return super().terminate(run_id)
 
-    def _do_not_retry(self, run: DagsterRun) -> None:
+    def do_not_retry(self, run: DagsterRun) -> None:
         """For a run that would fail again in the same way."""
         if not run.tags.get(RETRIES_BEFORE_TAG):
             before = run.tags.get(MAX_RETRIES_TAG, str(self._instance.run_retries_max_retries))

@@ -19,6 +19,7 @@ from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
+from control_plane.code_server.usage import CPU_TAG, MEMORY_TAG, WALL_TAG
 from control_plane.launcher import RETRIES_BEFORE_TAG, UNKNOWN, code_server_of
 
 SERVICE_LABEL = "com.docker.compose.service"
@@ -27,6 +28,9 @@ TAGS = {
     "org.opencontainers.image.version": "dagster/image_version",
     "org.opencontainers.image.revision": "dagster/image_revision",
 }
+
+# Of the container of a run, not of a container of the run that repeats it.
+OF_A_CONTAINER = (DOCKER_CONTAINER_ID_TAG, MEMORY_TAG, CPU_TAG, WALL_TAG)
 
 
 def note_images() -> None:
@@ -53,9 +57,7 @@ def _keeps_image(run: DagsterRun) -> bool:
 
 def _not_inherited(run: DagsterRun) -> dict[str, str]:
     """What a run must not have from the run that it repeats: Dagster copies all its tags."""
-    tags: dict[str, str] = {}
-    if run.tags.get(DOCKER_CONTAINER_ID_TAG):
-        tags[DOCKER_CONTAINER_ID_TAG] = ""
+    tags = dict.fromkeys((tag for tag in OF_A_CONTAINER if run.tags.get(tag)), "")
     if run.tags.get(RETRIES_BEFORE_TAG):
         tags[MAX_RETRIES_TAG] = run.tags[RETRIES_BEFORE_TAG]
         tags[RETRIES_BEFORE_TAG] = ""

@@ -35,6 +35,7 @@ def test_a_run_that_needs_too_much_memory_names_the_limit_and_is_not_launched_ag
     assert "used more memory than its limit of 1g, and was killed" in said
     assert "about to use memory" in said
     assert "{" not in said
+    assert stack.tags_of(run)["docker/memory_peak"] == "1024 MiB of 1024 MiB"
     later = stack.run("talk")  # what the retry daemon would have launched came before
     assert stack.status_of(later) == "SUCCESS"
     assert stack.retries_of(run) == []

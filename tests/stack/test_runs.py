@@ -1,5 +1,7 @@
 """Runs, from the launch to what is left of them."""
 
+import re
+
 import pytest
 
 from support.cli import docker
@@ -45,6 +47,20 @@ def test_a_job_s_tags_limit_its_run_and_one_that_asks_for_too_much_says_so(stack
     said = stack.said_of(run)
     assert "the tag dagster-docker/memory is 64g, and dagster.yaml allows at most 1g" in said
     assert run not in stack.run_containers()
+
+
+def test_a_run_shows_what_it_used_and_sizes_lists_it_by_job(stack, finished_run):
+    tags = stack.tags_of(finished_run)
+    used, limit = re.fullmatch(r"(\d+) MiB of (\d+) MiB", tags["docker/memory_peak"]).groups()
+    assert 40 < int(used) < 400
+    assert limit == "1024"
+    cpu, wall = (float(tags[f"docker/{of}_time"].removesuffix(" s")) for of in ("cpu", "wall"))
+    assert 0.5 < cpu < 60
+    assert 0.5 < wall < 120
+    listed = stack.verb("sizes")
+    assert listed.returncode == 0, listed.stderr
+    (row,) = re.findall(r"process_numbers +code_location +(.*)", listed.stdout)
+    assert re.fullmatch(r"\d+ +\d+ +\d+ +1024 +\d+m( +\d+\.\d s){4}", row), row
 
 
 def test_stdout_and_stderr_outlive_the_container(stack):

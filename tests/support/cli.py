@@ -1,6 +1,6 @@
 """The operator's command line, as the tests use it. No other file of the tests imports cli/."""
 
-from cli import checks, commands, dotenv, reference, values
+from cli import checks, commands, dotenv, outdated, reference, values
 from cli.__main__ import VERBS, main, name_of
 from cli.client import FINAL, LAUNCH, RUN, basic
 from cli.commands import STACK_LABEL
@@ -8,6 +8,7 @@ from cli.errors import StackError
 from cli.health import problems
 from cli.output import ask
 from cli.stack import OPERATOR, Stack, docker
+from cli.verbs.sizes import proposed
 
 # Runs a verb; relative to a checkout.
 COMMAND = ("./stack",)
@@ -30,7 +31,9 @@ __all__ = [
     "dotenv",
     "main",
     "name_of",
+    "outdated",
     "problems",
+    "proposed",
     "reference",
     "values",
 ]

@@ -11,6 +11,7 @@ from dagster import (
     AssetKey,
     AssetMaterialization,
     AssetObservation,
+    SkipReason,
     job,
     op,
     schedule,
@@ -190,3 +191,8 @@ def write_without_end():
 @job
 def fill_tmp():
     write_without_end()
+
+
+@schedule(cron_schedule="* * * * *", job=talk)
+def every_minute_nothing(context):
+    return SkipReason(f"nothing at {context.scheduled_execution_time:%H:%M}")

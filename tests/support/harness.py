@@ -105,6 +105,10 @@ class TestStack(Stack):
     def status_of(self, run_id):
         return self.graphql(RUN, id=run_id)["runOrError"]["status"]
 
+    def tags_of(self, run_id):
+        tags = self.graphql(RUN, id=run_id)["runOrError"]["tags"]
+        return {one["key"]: one["value"] for one in tags}
+
     def finished(self, run_id, seconds=120):
         """Waits until a run has ended; returns its status."""
         return wait_until(

@@ -1,14 +1,18 @@
 """What the daemon does about the containers of runs that start or are being canceled."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 from unittest.mock import Mock
 
+import dagster as dg
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
+from dagster._core.events import StepSuccessData
+from dagster._core.execution.api import create_execution_plan
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
 from control_plane.launcher.images import _keeps_image, _not_inherited
-from control_plane.monitoring import _fail, _first
+from control_plane.monitoring import CUT_OFF, _fail, _first, all_steps_are_done
 
 DEAD = CheckRunHealthResult(WorkerStatus.FAILED, "It was killed.")
 ALIVE = CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -19,17 +23,22 @@ def run_with(tags, status=STARTING, **more):
     return DagsterRun(job_name="job", run_id="a", status=status, tags=tags, **more)
 
 
-def monitored(run, health=DEAD, now=None, lines="the last line"):
+def monitored(run, health=DEAD, now=None, lines="the last line", *, age=5, launching=()):
     """What is done about a run: the words of its failure, or `upstream` if Dagster decides."""
     done = []
     instance = Mock(**{
+        "run_monitoring_start_timeout_seconds": 180,
+        "run_launcher.launching": launching,
+        "run_launcher.do_not_retry.side_effect": lambda _: done.append("not again"),
         "get_run_by_id.return_value": now or run,
         "run_launcher.check_run_worker_health.return_value": health,
         "run_launcher.get_run_worker_debug_info.side_effect": [lines],
     })  # fmt: skip
     instance.report_run_failed.side_effect = lambda _, words, __: done.append(words)
     monitor = _first(_fail, lambda *_: done.append("upstream"))
-    monitor(instance, Mock(dagster_run=run), logging.getLogger("test"))
+    then = datetime.now(UTC) - timedelta(seconds=age)
+    record = Mock(dagster_run=run, update_timestamp=then, create_timestamp=then)
+    monitor(instance, record, logging.getLogger("test"))
     return done
 
 
@@ -49,6 +58,64 @@ def test_it_fails_also_when_the_last_lines_cannot_be_read():
 @pytest.mark.parametrize("tags", [{}, {"docker/container_id": ""}])
 def test_without_a_container_of_its_own_dagster_decides(tags):
     assert monitored(run_with(tags)) == ["upstream"]
+
+
+@pytest.mark.parametrize("tags", [{}, {"docker/container_id": ""}])
+def test_a_run_whose_launch_was_cut_off_fails_and_one_that_is_being_launched_does_not(tags):
+    words = f"The run did not start. {CUT_OFF}"
+    assert monitored(run_with(tags), age=20) == [words]
+    assert monitored(run_with(tags), age=20, launching={"a"}) == ["upstream"]
+
+
+def test_a_run_that_never_came_into_the_queue_is_not_launched_again():
+    run = run_with({}, DagsterRunStatus.NOT_STARTED)
+    assert monitored(run, age=179) == ["upstream"]
+    assert monitored(run, age=180) == ["not again", "upstream"]
+
+
+@dg.op
+def first():
+    return 1
+
+
+@dg.op
+def second(number):
+    return number
+
+
+@dg.job
+def two_steps():
+    second(first())
+
+
+@dg.op(out=dg.DynamicOut())
+def several():
+    yield dg.DynamicOutput(1, mapping_key="one")
+
+
+@dg.job
+def dynamic():
+    several().map(second)
+
+
+@pytest.mark.parametrize(
+    ("which", "steps", "done"),
+    [
+        (two_steps, ["first"], False),
+        (two_steps, ["first", "second"], True),
+        (dynamic, ["several", "second[one]"], False),  # there may be more
+    ],
+)
+def test_a_run_has_done_its_work_when_each_of_its_steps_has_succeeded(which, steps, done):
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(which, execution_plan=create_execution_plan(which))
+        for step in steps:
+            event = dg.DagsterEvent(
+                "STEP_SUCCESS", which.name, step_key=step,
+                event_specific_data=StepSuccessData(duration_ms=1.0),
+            )  # fmt: skip
+            instance.report_dagster_event(event, run_id=run.run_id)
+        assert all_steps_are_done(instance, run) == done
 
 
 def test_a_run_that_is_not_even_queued_has_its_parent_s_container_at_most():

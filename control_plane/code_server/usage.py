@@ -1,0 +1,149 @@
+"""A run notes what it uses as tags: the peak of its memory, its CPU time and its wall time.
+
+The gap: Dagster on Docker has no such figures. A limit is then a guess, and the first sign of a
+wrong one is a killed run. The run reads its own control group, five times a second: the engine has
+no peak of the memory without the page cache, and its figures are gone with the container. `make
+sizes` shows those of each job. This module could be deleted if a run launcher reported them.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from dagster import DagsterEvent, DagsterEventType
+from dagster_postgres.run_storage import PostgresRunStorage
+
+INTERVAL_SECONDS = 0.2
+# A run that is killed keeps the figures that it noted last.
+NOTE_SECONDS = 15
+ENDS = {
+    DagsterEventType.RUN_SUCCESS,
+    DagsterEventType.RUN_FAILURE,
+    DagsterEventType.RUN_CANCELED,
+}
+MEMORY_TAG, CPU_TAG, WALL_TAG = "docker/memory_peak", "docker/cpu_time", "docker/wall_time"
+MIB = 2**20
+# Version 1 of the control groups has a number for "no limit", which no machine reaches.
+NO_LIMIT = 2**60
+CGROUP = Path("/sys/fs/cgroup")
+# By version of the control groups, the names in memory.stat of what the kernel cannot take back.
+# Files in /tmp are shared memory.
+V1, V2 = ("total_rss", "total_shmem"), ("anon", "shmem")
+
+logger = logging.getLogger("dagster")
+
+
+class Usage:
+    """What this container has used so far."""
+
+    def __init__(self, group: Path = CGROUP) -> None:
+        """Reads nothing yet.
+
+        Args:
+            group: The control group of this container, mounted.
+        """
+        self.is_v2 = (group / "memory.stat").is_file()
+        self.memory = group / "memory.stat" if self.is_v2 else group / "memory/memory.stat"
+        self.cpu = group / "cpu.stat" if self.is_v2 else group / "cpuacct/cpuacct.usage"
+        limit = "memory.max" if self.is_v2 else "memory/memory.limit_in_bytes"
+        self.limit = group / limit
+        self.peak = 0
+
+    def sample(self) -> None:
+        """Reads the memory that is used now.
+
+        Raises:
+            OSError: This machine has control groups of another kind.
+        """
+        found = dict(line.split() for line in self.memory.read_text().splitlines())
+        used = sum(int(found[name]) for name in (V2 if self.is_v2 else V1))
+        self.peak = max(self.peak, used)
+
+    def cpu_seconds(self) -> float:
+        """The CPU time of all its processes."""
+        text = self.cpu.read_text()
+        return int(text.split()[1]) / 1e6 if self.is_v2 else int(text) / 1e9
+
+    def tags(self) -> dict[str, str]:
+        """The figures until now, as the run's page shows them."""
+        self.sample()
+        limit = self.limit.read_text().strip()
+        return {
+            MEMORY_TAG: of_limit(self.peak, int(limit) if limit.isdecimal() else NO_LIMIT),
+            CPU_TAG: f"{self.cpu_seconds():.1f} s",
+            WALL_TAG: f"{_wall_seconds():.1f} s",
+        }
+
+
+def of_limit(used: int, limit: int) -> str:
+    """An amount of memory in bytes, and what it is part of, as the run's page shows them."""
+    shown = f"{used / MIB:.0f} MiB"
+    return shown if limit >= NO_LIMIT else f"{shown} of {limit / MIB:.0f} MiB"
+
+
+def _wall_seconds() -> float:
+    """The time since the container was started (proc(5): uptime; stat, field 22)."""
+    started = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
+    now = float(Path("/proc/uptime").read_text().split()[0])
+    return now - started / os.sysconf("SC_CLK_TCK")
+
+
+def note_usage() -> None:
+    """Makes this process note its usage while its run is in progress, and before the run ends."""
+    handle = PostgresRunStorage.handle_run_event
+    usage = Usage()
+    try:
+        usage.sample()
+    except (OSError, KeyError):  # the figures are missing, and the run goes on
+        return
+    notes: list[Notes] = []
+
+    def handle_run_event(
+        self: PostgresRunStorage,
+        run_id: str,
+        event: DagsterEvent,
+        update_timestamp: datetime | None = None,
+    ) -> None:
+        if not notes:
+            notes.append(Notes(usage, lambda: self.add_run_tags(run_id, usage.tags())))
+            notes[0].start()
+        if event.event_type in ENDS:
+            notes[0].end()
+        handle(self, run_id, event, update_timestamp)
+
+    PostgresRunStorage.handle_run_event = handle_run_event
+
+
+class Notes(threading.Thread):
+    """Samples the usage, and notes it now and then. A note that fails is not the run's failure."""
+
+    def __init__(self, usage: Usage, note: Callable[[], None]) -> None:
+        """Does not start yet."""
+        super().__init__(name="usage", daemon=True)
+        self.usage, self.note = usage, note
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Until the run ends."""
+        rounds = 0
+        while not self.ended.wait(INTERVAL_SECONDS):
+            self.usage.sample()
+            rounds += 1
+            if rounds % round(NOTE_SECONDS / INTERVAL_SECONDS) == 0:
+                self._try()
+
+    def end(self) -> None:
+        """Notes the last figures, once."""
+        if not self.ended.is_set():
+            self.ended.set()
+            self.join()
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self.note()
+        except Exception:  # Postgres did not come back, or somebody has deleted the run
+            logger.exception("the run's usage could not be noted")
