@@ -34,6 +34,10 @@ query Run($id: ID!) {
 """
 # The statuses that a run ends in.
 FINAL = ("SUCCESS", "FAILURE", "CANCELED")
+WAITING = """
+{ runsOrError(filter: {statuses: [NOT_STARTED, QUEUED, STARTING]}) { ... on Runs {
+  results { tags { key value } } } } }
+"""
 LOCATIONS = """
 { workspaceOrError { ... on PythonError { message } ... on Workspace {
   locationEntries { name locationOrLoadError { __typename

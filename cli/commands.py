@@ -10,6 +10,7 @@ from typing import Any
 ENV_FILES = (".machine.env", ".env")
 # How Compose and the run launcher (dagster.yaml, labels) mark what belongs to a stack.
 PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
 NETWORK_LABEL = "com.docker.compose.network"
 STACK_LABEL = "dagster/stack"
 RUN_LABEL = "dagster/run_id"
@@ -56,10 +57,23 @@ def volumes(stack: str) -> list[str]:
     return ["volume", "ls", "--quiet", f"--filter=label={PROJECT_LABEL}={stack}"]
 
 
-def images(stack: str) -> list[str]:
-    """For docker: lists the images that Compose built for a stack, a `name:tag` and ID a line."""
-    columns = "{{.Repository}}:{{.Tag}} {{.ID}}"
-    return ["image", "ls", f"--filter=label={PROJECT_LABEL}={stack}", "--format", columns]
+def images(stack: str, *, earlier_only: bool = False) -> list[str]:
+    """For docker: lists the images that Compose built for a stack.
+
+    A line is `name:tag` and ID. Earlier images have lost their name to a newer one: of them, a line
+    is the ID.
+    """
+    label = f"--filter=label={PROJECT_LABEL}={stack}"
+    if earlier_only:
+        return ["image", "ls", "--quiet", "--no-trunc", label, "--filter=dangling=true"]
+    return ["image", "ls", label, "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]
+
+
+def built_for(images: Iterable[str]) -> list[str]:
+    """For docker: when each image got its name, its ID, and the service that it was built for."""
+    tagged = "{{json .Metadata.LastTagTime}}"
+    columns = f'{tagged} {{{{.Id}}}} {{{{index .Config.Labels "{SERVICE_LABEL}"}}}}'
+    return ["image", "inspect", "--format", columns, *images]
 
 
 def networks(stack: str) -> list[str]:

@@ -1,12 +1,18 @@
-"""What Compose does not notice: services and networks that are gone, and changed variables."""
+"""What Compose leaves or does not notice: old services, networks, images, and changed variables."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from cli import commands
+from cli.client import WAITING
+from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
+
+# Earlier images of each service that stay, to go back to.
+KEPT_IMAGES = 3
 
 
 def remove_services(stack: Stack) -> None:
@@ -28,6 +34,26 @@ def remove_networks(stack: Stack) -> None:
     old = [name for name, key in listed if key not in stack.with_all_profiles.config["networks"]]
     if old:
         docker("network", "rm", *old)
+
+
+def remove_images(stack: Stack) -> None:
+    """Removes earlier images of each service, except the last few, and those that are needed.
+
+    A run that waits needs the image that it was launched with, and a container the one that it was
+    made from: the engine keeps that by itself.
+    """
+    earlier = docker(*commands.images(stack.name, earlier_only=True)).split()
+    if not earlier:
+        return
+    found = sorted(map(str.split, docker(*commands.built_for(earlier)).splitlines()), reverse=True)
+    services = {service for _, _, service in found}
+    ids = {name: [one for _, one, service in found if service == name] for name in services}
+    waiting = stack.graphql(WAITING)["runsOrError"]["results"]
+    needed = {tag["value"] for run in waiting for tag in run["tags"]}
+    for identifier in (one for name in services for one in ids[name][KEPT_IMAGES:]):
+        if identifier not in needed:
+            with suppress(StackError):  # a container needs it
+                docker("image", "rm", identifier)
 
 
 def settings(stack: Stack) -> list[str]:

@@ -41,6 +41,8 @@ FORMS = {
     "ALLOW_ASSET_REPORTS": (r"[01]", "0 or 1"),
     "KEEP_SUCCEEDED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
     "KEEP_FAILED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
+    "KEEP_RUNS": (DURATION, "90d, 12h or forever"),
+    "LOST_TICKS": ("make-up|show", "make-up or show"),
     "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }
 

@@ -1,10 +1,11 @@
-"""A thread of the daemon that removes run containers when nobody needs them any more.
+"""A thread of the daemon that removes run containers, and runs, when nobody needs them any more.
 
 The gap: DockerRunLauncher leaves every container behind. A schedule of one minute leaves 1,440 a
 day. This module could be deleted if Dagster removed the container of a run some time after its end.
 It is a thread, because a service of its own would need 140 MB for the same imports.
 
-Environment: KEEP_SUCCEEDED_CONTAINERS and KEEP_FAILED_CONTAINERS (10m, 12h, 7d or forever).
+Environment: KEEP_SUCCEEDED_CONTAINERS, KEEP_FAILED_CONTAINERS and KEEP_RUNS (old_runs.py): 10m,
+12h, 7d or forever.
 """
 
 import logging
@@ -23,6 +24,7 @@ from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
 from control_plane.guard.policy import ALIVE, RUN_LABEL
+from control_plane.old_runs import OldRuns
 
 INTERVAL_SECONDS = 60
 DAY_SECONDS = 24 * 3600
@@ -47,14 +49,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class Keep:
-    """How many seconds after the end of a run its container stays. None is forever."""
+    """How many seconds after the end of a run its container and it stay. None is forever."""
 
     succeeded: float | None
     failed: float | None
+    runs: float | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Keep":
-        """Reads the two settings.
+        """Reads the settings.
 
         Raises:
             SystemExit: One of them is not a duration.
@@ -62,6 +65,7 @@ class Keep:
         return cls(
             _seconds("KEEP_SUCCEEDED_CONTAINERS", environment),
             _seconds("KEEP_FAILED_CONTAINERS", environment),
+            _seconds("KEEP_RUNS", environment),
         )
 
     def is_over(self, run: Ended, now: float) -> bool:
@@ -94,6 +98,7 @@ class Housekeeper:
         self.keep = keep
         # Each run is read once after its end, and not once a minute.
         self.ended: dict[str, Ended] = {}
+        self.old_runs = OldRuns(instance, keep.runs)
         self.removed = 0
         self.reported_at = get_current_timestamp()
 
@@ -105,6 +110,7 @@ class Housekeeper:
         while True:
             try:
                 self.tidy()
+                self.old_runs.tidy(get_current_timestamp())
             except (DockerException, RequestException) as error:
                 logger.warning("the guard does not answer, next try in a minute: %s", error)
             except Exception:  # the database, for example: the daemon goes on
@@ -162,8 +168,12 @@ class Housekeeper:
 
     def _report(self, now: float) -> None:
         if now - self.reported_at >= DAY_SECONDS:
-            logger.info("removed %d run containers in the last day", self.removed)
-            self.removed, self.reported_at = 0, now
+            logger.info(
+                "removed %d run containers and deleted %d old runs in the last day",
+                self.removed,
+                self.old_runs.deleted,
+            )
+            self.removed, self.old_runs.deleted, self.reported_at = 0, 0, now
 
 
 def _all_containers(client: Any) -> list[dict[str, Any]]:  # noqa: ANN401 # the SDK has no types

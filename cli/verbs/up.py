@@ -45,6 +45,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         if further.returncode:
             failed[name] = "not started: " + _reason(stack, further.stderr, was_there, name)
     outdated.remove_networks(stack)
+    outdated.remove_images(stack)
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.ui_url} (make credentials)")
     if stack.address[0] not in (LOCALHOST, "::1") and not stack.endpoint.domain:
         address = "every address" if stack.address[0] in ANY else stack.address[0]

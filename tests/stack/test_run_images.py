@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from support.cli import docker
+from support.cli import docker, outdated
 from support.harness import wait_until
 
 
@@ -24,9 +24,7 @@ def deployed(stack, folder):
 
 def image_of(stack, run):
     """The ID of the image that a run's container is made from, and the one in the run's tags."""
-    query = "query Tags($id: ID!) { runOrError(runId: $id) { ... on Run { tags { key value } } } }"
-    tags = {one["key"]: one["value"] for one in stack.graphql(query, id=run)["runOrError"]["tags"]}
-    return stack.inspect(stack.run_containers()[run])["Image"], tags["dagster/image"]
+    return stack.inspect(stack.run_containers()[run])["Image"], stack.tags_of(run)["dagster/image"]
 
 
 def test_a_run_executes_the_code_it_was_launched_with_and_a_retry_the_newest(stack, tmp_path):
@@ -53,3 +51,32 @@ def test_a_run_executes_the_code_it_was_launched_with_and_a_retry_the_newest(sta
     finally:
         stack.compose("start", "daemon")
         wait_until(stack.is_healthy, "the whole stack")
+
+
+def test_earlier_images_go_except_the_last_three_and_those_that_are_needed(stack, tmp_path):
+    """The needed ones are older: of a run that waits, and of a container that has ended."""
+    tag = stack.config["services"]["code_location"]["image"]
+    before = stack.inspect(stack.container_of("code_location"))["Image"]
+    made, run = [], None
+    for number in range(6):
+        (tmp_path / "Dockerfile").write_text(f"FROM {tag}\nLABEL number={number}\n")
+        made.append(docker("build", "--quiet", "--tag", tag, str(tmp_path)).strip())
+    docker("tag", before, tag)
+    container = docker("create", made[1], "true").strip()
+    stack.compose("stop", "daemon")
+    try:
+        run = stack.launch("talk")
+        tags = "run_body = replace(run_body, '{0}', '{1}')", "value = replace(value, '{0}', '{1}')"
+        for table, change in zip(("runs", "run_tags"), tags, strict=True):
+            change = change.format(before, made[0])
+            stack.sql(f"UPDATE {table} SET {change} WHERE run_id = '{run}'")
+        outdated.remove_images(stack)
+        left = docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true").split()
+        assert [image in left for image in made] == [True, True, False, True, True, True]
+    finally:
+        docker("rm", container)
+        if run:
+            stack.terminate(run)
+        stack.compose("start", "daemon")
+        wait_until(stack.is_healthy, "the whole stack")
+        docker("image", "rm", *made[:2], *made[3:])

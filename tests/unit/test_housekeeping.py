@@ -7,8 +7,8 @@ from docker.errors import APIError
 from control_plane import housekeeping
 from control_plane.housekeeping import BATCH, PAGE, Housekeeper, Keep
 
-KEEP = Keep.from_environment({"KEEP_SUCCEEDED_CONTAINERS": "10m", "KEEP_FAILED_CONTAINERS": "7d"})
 MINUTE, DAY = 60, 24 * 3600
+KEEP = Keep(succeeded=10 * MINUTE, failed=7 * DAY, runs=None)
 
 
 class FakeEngine:
@@ -134,7 +134,7 @@ def test_forever_is_forever(instance, engine, later):
     engine.add("one", run_of(instance, "good"))
     engine.add("other", run_of(instance, "bad"))
     later(9000 * DAY)
-    Housekeeper(instance, Keep(succeeded=None, failed=None)).tidy()
+    Housekeeper(instance, Keep(succeeded=None, failed=None, runs=None)).tidy()
     assert not engine.removed
 
 
@@ -201,7 +201,8 @@ def test_each_day_the_log_says_what_was_removed(instance, engine, later, caplog)
     engine.add("one", run_of(instance, "good"))
     later(DAY)
     keeper.tidy()
-    assert caplog.messages == ["removed 1 run containers in the last day"]
+    said = "removed 1 run containers and deleted 0 old runs in the last day"
+    assert caplog.messages == [said]
     assert keeper.removed == 0
 
 
