@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch location down destroy status credentials logs run-step sizes dev test test-quick test-whole screenshots bench lint format lock
+.PHONY: help setup demo up watch location down destroy status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -89,6 +89,10 @@ test-quick: .venv/made ## Run the static and unit tests, and the main job on one
 test-whole: .venv/made ## Run what `make test` leaves out: bare machines, upgrade, Dagster's own launcher and web server, and long forms.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
+
+test-chaos: .venv/made ## Kill, hang and cut off everything on one stack, at least 300 times (half an hour).
+	@machine/setup.sh tests
+	@.venv/bin/python -m pytest -s -m chaos
 
 screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
 	@machine/setup.sh tests

@@ -39,8 +39,9 @@ WAITING = """
   results { tags { key value } } } } }
 """
 LOCATIONS = """
-{ workspaceOrError { ... on PythonError { message } ... on Workspace {
+{ version workspaceOrError { ... on PythonError { message } ... on Workspace {
   locationEntries { name locationOrLoadError { __typename
+    ... on RepositoryLocation { dagsterLibraryVersions { name version } }
     ... on PythonError { message errorChain { error { message } } } } } } } }
 """
 REPOSITORIES = """

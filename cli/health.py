@@ -31,10 +31,18 @@ def problems(stack: Stack) -> list[str]:
 
 
 def location_errors(stack: Stack) -> list[str]:
-    """Code locations that do not load, with the first line of the error."""
+    """Code locations that do not load, with the first line of the error, or cannot run."""
     errors: list[str] = []
-    for entry in stack.graphql(LOCATIONS)["workspaceOrError"]["locationEntries"]:
+    asked = stack.graphql(LOCATIONS)
+    for entry in asked["workspaceOrError"]["locationEntries"]:
         error = entry["locationOrLoadError"]
+        packages: list[dict[str, str]] = error.get("dagsterLibraryVersions") or []
+        for package in packages:
+            if package["name"] == "dagster" and package["version"] != asked["version"]:
+                errors.append(
+                    f"code location {entry['name']} has Dagster {package['version']}, and the stack"
+                    f" has {asked['version']}: its runs could not start. Install that in its image"
+                )
         if error["__typename"] == "PythonError":
             chain = [error["message"]] + [e["error"]["message"] for e in error["errorChain"]]
             cause = next((m for m in reversed(chain) if m.strip()), "unknown").strip()

@@ -4,9 +4,10 @@ The gap: outside the web server Dagster opens a new connection for every query (
 queue poll each second that is six connections a second when idle, half of the stack's CPU time
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
 connections with `optimize_for_webserver`, and so does this module. It adds to launches
-(launcher/images.py), to the scheduler (lost_ticks.py) and to the run monitoring (monitoring.py),
-and has one thread more (housekeeping.py). Apart from that, it does what the command does. It could
-be deleted if `dagster-daemon run` had the web server's option `--db-pool-recycle`.
+(launcher/images.py), to the queue (waiting.py), to the scheduler (lost_ticks.py) and to the run
+monitoring (monitoring.py), and has one thread more (housekeeping.py). Apart from that, it does what
+the command does. It could be deleted if `dagster-daemon run` had the web server's option
+`--db-pool-recycle`.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from control_plane.housekeeping import keep_house
 from control_plane.launcher.images import note_images
 from control_plane.lost_ticks import make_up_ticks
 from control_plane.monitoring import watch_containers
+from control_plane.waiting import tell_waiting_runs
 from control_plane.workspace import name_code_location, workspace_files
 
 # No limit: data migrations and purges of ticks can take longer than the web server's 15 s.
@@ -34,6 +36,7 @@ def main() -> None:
     """Runs until it is stopped, or until one of its threads has sent no heartbeat for too long."""
     name_code_location()
     note_images()
+    tell_waiting_runs()
     make_up_ticks()
     watch_containers()
     with (

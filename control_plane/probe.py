@@ -8,13 +8,15 @@ could be deleted if Dagster's probes were as cheap.
     probe.py guard             each of the guard's listeners answers, with the engine's version
     probe.py webserver URL     GraphQL returns data from the database
     probe.py grpc HOST:PORT    the gRPC health protocol reports SERVING
-    probe.py daemon            every daemon thread has written its heartbeat to the database
+    probe.py daemon            every daemon thread has written its heartbeat to the database, and
+                               the volumes that runs write to have space left
 """
 
 import json
 import socket
 import sys
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,9 @@ TIMEOUT_SECONDS = 5
 GUARD_SOCKETS = "/run/guard/launch/docker.sock", "/run/guard/stop/docker.sock"
 # Daemon threads write a heartbeat every 30 s. Three missing ones are a fault.
 HEARTBEAT_TOLERANCE_SECONDS = 100
+# With a full disk, runs lose their step logs without a word, and Postgres stops.
+VOLUMES = "/var/lib/dagster/storage", "/var/lib/dagster/compute-logs"
+LEAST_FREE_BYTES = 100 * 2**20
 
 
 def http(url: str) -> str | None:
@@ -102,6 +107,21 @@ def daemon() -> str | None:
     silent = sorted(kind for kind, is_late in rows if is_late)
     if not rows or silent:
         return f"no heartbeat from {', '.join(silent) or 'any daemon'}: see the log of the daemon"
+    return full(VOLUMES)
+
+
+def full(paths: Iterable[str]) -> str | None:
+    """Returns None, or which folder has too little space left."""
+    import os
+
+    for path in paths:
+        disk = os.statvfs(path)
+        free = disk.f_bavail * disk.f_frsize
+        if free < LEAST_FREE_BYTES:
+            return (
+                f"the disk is full, {free // 2**20} MiB are left for {path}: delete what you do not"
+                " need (docs/how-to/keep-or-delete-history.md)"
+            )
     return None
 
 

@@ -1,6 +1,6 @@
 """The operator's command line, as the tests use it. No other file of the tests imports cli/."""
 
-from cli import checks, commands, dotenv, outdated, reference, values
+from cli import checks, commands, dotenv, health, outdated, reference, values
 from cli.__main__ import VERBS, main, name_of
 from cli.client import FINAL, LAUNCH, RUN, basic
 from cli.commands import STACK_LABEL
@@ -29,6 +29,7 @@ __all__ = [
     "commands",
     "docker",
     "dotenv",
+    "health",
     "main",
     "name_of",
     "outdated",

@@ -4,11 +4,23 @@ import ast
 import io
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from support import ROOT
-from support.cli import VERBS, Stack, StackError, ask, commands, dotenv, main, name_of, values
+from support.cli import (
+    VERBS,
+    Stack,
+    StackError,
+    ask,
+    commands,
+    dotenv,
+    health,
+    main,
+    name_of,
+    values,
+)
 
 # Without what `make location` copies.
 MODULES = sorted(path for path in (ROOT / "cli").rglob("*.py") if "project" not in path.parts)
@@ -210,3 +222,18 @@ def test_the_command_line_works_through_a_link_from_another_folder(tmp_path):
 def test_no_answer_to_a_question_is_no(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert not ask("Delete?")
+
+
+@pytest.mark.parametrize(
+    ("version", "problems"),
+    [("1.13.14", []), ("1.12.4", ["code location shop has Dagster 1.12.4"])],
+)
+def test_a_code_location_with_another_dagster_is_named_because_its_runs_could_not_start(
+    version, problems
+):
+    packages = [{"name": "dagster", "version": version}, {"name": "dagster-aws", "version": "0.1"}]
+    entry = {"name": "shop", "locationOrLoadError": {
+        "__typename": "RepositoryLocation", "dagsterLibraryVersions": packages}}  # fmt: skip
+    answer = {"version": "1.13.14", "workspaceOrError": {"locationEntries": [entry]}}
+    found = health.location_errors(Mock(**{"graphql.return_value": answer}))
+    assert [line.partition(",")[0] for line in found] == problems

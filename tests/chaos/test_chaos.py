@@ -1,0 +1,60 @@
+"""Whatever is killed, hangs or is cut off: every run ends, once, and says why when it failed."""
+
+import statistics
+
+import pytest
+
+from bench import report
+from support import ROOT
+from support.chaos import Chaos, random_faults
+
+
+@pytest.fixture
+def chaos(new_stack):
+    """A stack of its own, which launches a run every few seconds until the test is over."""
+    made = Chaos(new_stack("chaos"), seconds=6)
+    made.begin()
+    yield made
+    made.traffic.over.set()
+
+
+@pytest.mark.timeout(900)
+def test_after_each_fault_every_run_ends_once_and_nothing_is_left(chaos):
+    for fault in chaos.faults:
+        chaos.inject(fault)
+    chaos.settle()
+    chaos.check()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+def test_after_300_faults_one_by_one_and_in_any_order_nothing_is_left(chaos):
+    for fault in [*chaos.faults, *chaos.long_faults] * 3:
+        chaos.inject(fault)
+    made = random_faults(chaos, seconds=600, pause=0.5, seed=13)
+    seconds = chaos.settle()
+    attempts = chaos.check()
+    write_report(chaos.recoveries, made, seconds, attempts)
+    assert sum(map(len, chaos.recoveries.values())) + sum(made.values()) >= 300
+
+
+def write_report(recoveries, made, seconds, attempts):
+    """How often each fault was injected, and how long the recovery took: bench/results/chaos.md."""
+    rows = [["fault", "alone", "recovered: median", "worst", "in any order"]]
+    for fault in [*recoveries, *(set(made) - set(recoveries))]:
+        alone = recoveries.get(fault)
+        median = f"{statistics.median(alone):.0f} s" if alone else ""
+        worst = f"{max(alone):.0f} s" if alone else ""
+        rows.append([fault, str(len(alone or [])), median, worst, str(made.get(fault, 0))])
+    runs = [run for one in attempts.values() for run in one]
+    failed = sum(run["status"] == "FAILURE" for run in runs)
+    given_up = sum(one[-1]["status"] == "FAILURE" for one in attempts.values())
+    text = (
+        f"{len(attempts)} runs were requested, one every six seconds, and"
+        f" {len(runs)} were launched: {failed} attempts failed, and {given_up} requests after their"
+        " last attempt. The recovery is the time from the end of a fault until every service works"
+        " and every run requested until then has ended or goes on. After the faults in any order,"
+        f" for ten minutes, it took {seconds:.0f} s."
+    )
+    file = ROOT / "bench/results/chaos.md"
+    report.write("Recovery from faults", text, rows, verb="make test-chaos", file=file)
