@@ -104,7 +104,7 @@ bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
 bench: ## Run the measurements in bench/ and write bench/results/.
 	@./stack up
-	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md; status=$$?; ./stack destroy --force --images; exit $$status
+	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md && python3 bench/history.py bench/results/history.md; status=$$?; ./stack destroy --force --images; exit $$status
 
 lint: setup .venv/made ## Check formatting, types, Python, shell, Compose files and Dockerfiles.
 	.venv/bin/ruff format --check .

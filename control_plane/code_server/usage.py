@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -28,6 +29,7 @@ MEMORY_TAG, CPU_TAG, WALL_TAG = "docker/memory_peak", "docker/cpu_time", "docker
 MIB = 2**20
 # Version 1 of the control groups has a number for "no limit", which no machine reaches.
 NO_LIMIT = 2**60
+LOGS, LEAST_FREE_BYTES = Path("/var/lib/dagster/compute-logs"), MIB
 CGROUP = Path("/sys/fs/cgroup")
 # By version of the control groups, the names in memory.stat of what the kernel cannot take back.
 # Files in /tmp are shared memory.
@@ -112,9 +114,20 @@ def note_usage() -> None:
             notes[0].start()
         if event.event_type in ENDS:
             notes[0].end()
+            _warn_of_lost_logs(self, run_id, event.job_name)
         handle(self, run_id, event, update_timestamp)
 
     PostgresRunStorage.handle_run_event = handle_run_event
+
+
+def _warn_of_lost_logs(storage: PostgresRunStorage, run_id: str, job: str) -> None:
+    """Dagster loses the output of steps without a word when their disk is full."""
+    with suppress(OSError):  # an image without that folder
+        disk = os.statvfs(LOGS)
+        if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
+            message = f"The disk of {LOGS} is full. Step logs of this run may be incomplete."
+            instance = storage._instance  # pyright: ignore[reportPrivateUsage] # as subclasses do
+            instance.report_engine_event(message, job_name=job, run_id=run_id)
 
 
 class Notes(threading.Thread):

@@ -72,6 +72,18 @@ class Traffic(threading.Thread):
         with self.lock:
             self.requests += 1
             number = f"r{self.requests}"
+        while True:
+            try:
+                # The API may have accepted it, and ended before it said so.
+                found = self.stack.runs_tagged("chaos", number)
+                if found:
+                    return number, found[-1]["runId"]
+                return number, self.launch(number, dies, seconds, tags)
+            except (StackError, OSError, ValueError):
+                time.sleep(0.5)
+
+    def launch(self, number, dies="", seconds=1.0, tags=()):
+        """Asks once; returns the run's ID, or raises StackError."""
         config = {"config": {"number": number, "dies": dies, "seconds": seconds}}
         marks = [{"key": "chaos", "value": number}, *tags]
         params = {
@@ -79,18 +91,10 @@ class Traffic(threading.Thread):
             "runConfigData": {"ops": {"chaos_value": config, "chaos_length": config}},
             "executionMetadata": {"tags": marks},
         }
-        while True:
-            try:
-                # The API may have accepted it, and ended before it said so.
-                found = self.stack.runs_tagged("chaos", number)
-                if found:
-                    return number, found[-1]["runId"]
-                answer = self.stack.graphql(LAUNCH, params=params)["launchRun"]
-                if "run" in answer:
-                    return number, answer["run"]["runId"]
-            except (StackError, OSError, ValueError):
-                pass
-            time.sleep(0.5)
+        answer = self.stack.graphql(LAUNCH, params=params)["launchRun"]
+        if "run" not in answer:
+            raise StackError(str(answer))
+        return answer["run"]["runId"]
 
 
 class Chaos:
@@ -155,12 +159,15 @@ class Chaos:
         address = self.stack.inspect(container)["NetworkSettings"]["Networks"][network]["IPAddress"]
         docker("network", "disconnect", network, container)
         time.sleep(seconds)
-        docker("network", "connect", "--ip", address, network, container)
+        try:
+            docker("network", "connect", "--ip", address, network, container)
+        except StackError:  # another run has the address meanwhile
+            docker("network", "connect", network, container)
 
     def kill_before_the_first_step(self):
         _, run = self.traffic.request()
-        container = wait_until(lambda: self.stack.run_containers().get(run), f"run {run}")
-        docker("kill", container)
+        alive = self.stack.run_containers
+        docker("kill", wait_until(lambda: alive(running_only=True).get(run), f"run {run}"))
 
     def kill_run(self, where):
         number, run = self.traffic.request(dies=where)
@@ -249,11 +256,11 @@ class Chaos:
                     return False
         return True
 
-    def counted(self):
+    def counted(self, files="r*"):
         """The lines of the external counter, by request."""
         where = f"--volume={self.stack.name}_code_location-data:/data:ro"
         image = self.stack.config["services"]["code_location"]["image"]
-        read = "cd /data/data/chaos && grep -H '' r*"
+        read = f"cd /data/data/chaos && grep -H '' {files}"
         text = docker("run", "--rm", "--network=none", where, image, "sh", "-c", read)
         lines = defaultdict(list)
         for line in text.splitlines():

@@ -79,9 +79,10 @@ class TestStack(Stack):
         self.networks = self.lease.subnets(networks) if addresses == "small" else {}
         self.override()
 
-    def override(self, services=None):
-        """Changes services, in Compose's own override file; in effect at the next `up`."""
-        changes = {"networks": self.networks, "services": services or {}}
+    def override(self, services=None, volumes=None):
+        """Changes services or volumes, in Compose's own override file, from the next `up` on."""
+        parts = "networks", "services", "volumes"
+        changes = dict(zip(parts, (self.networks, services, volumes), strict=True))
         changes = {section: content for section, content in changes.items() if content}
         file = self.root / OVERRIDE
         file.unlink(missing_ok=True)
