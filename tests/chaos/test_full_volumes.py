@@ -19,14 +19,22 @@ def disk(file, megabytes):
     """A small disk: a loop device with a file system."""
     with file.open("wb") as opened:
         opened.truncate(megabytes * 2**20)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(file)], check=True)
-    made = subprocess.run(
-        ["losetup", "--find", "--show", str(file)], capture_output=True, text=True, check=True
-    )
+    folder = file.with_suffix(".folder")
+    folder.mkdir()
+    command("mkfs.ext4", "-q", "-m", "0", str(file))
+    # initdb refuses a folder in which something is.
+    command("mount", str(file), str(folder))
+    (folder / "lost+found").rmdir()
+    command("umount", str(folder))
+    device = command("losetup", "--find", "--show", str(file)).strip()
     try:
-        yield made.stdout.strip()
+        yield device
     finally:
-        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+        command("losetup", "--detach", device)
+
+
+def command(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture

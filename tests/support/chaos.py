@@ -172,8 +172,10 @@ class Chaos:
     def kill_run(self, where):
         number, run = self.traffic.request(dies=where)
         container = wait_until(lambda: self.stack.run_containers().get(run), f"run {run}")
-        self.stack.ended(container)
-        assert any(line.startswith(run) for line in self.counted()[number])
+        state = self.stack.inspect
+        wait_until(lambda: state(container)["State"]["Status"] == "exited", f"the end of run {run}")
+        lines = self.counted()[number]
+        assert any(line.startswith(run) for line in lines), (number, run, lines)
 
     def kill_any_run(self):
         alive = self.stack.run_containers(running_only=True).values()

@@ -21,19 +21,25 @@ SPLIT = {
 }
 # Seconds that a group takes, by the beginning of its name, if that is more than a few.
 SECONDS = {
-    "tests/browser/test_requests.py": 60,
+    "tests/browser/test_requests.py": 40,
     "tests/browser/test_sign_in_page.py": 60,
     "tests/browser/test_ui.py": 130,
+    "tests/chaos/": 240,
     "tests/machine/test_debian_13.py": 350,
     "tests/stores/test_io_managers.py": 350,
     "tests/stack/test_command_line.py::test_a_changed": 80,
     "tests/stack/test_command_line.py::test_dagster_s_own": 30,
     "tests/stack/test_edge_settings.py": 70,
+    "tests/stack/test_ended_runs.py": 40,
     "tests/stack/test_forged_runs.py": 100,
     "tests/stack/test_hostile_clients.py": 50,
     "tests/stack/test_hostile_logs.py::test_no_read": 60,
     "tests/stack/test_memory.py": 60,
+    "tests/stack/test_missed_ticks.py": 30,
     "tests/stack/test_request_fuzz.py": 90,
+    "tests/stack/test_run_ends.py": 30,
+    "tests/stack/test_run_images.py": 60,
+    "tests/stack/test_run_step.py": 50,
     "tests/stack/test_scaffolded_files.py": 120,
     "tests/stack/test_moving_in.py": 150,
     "tests/stack/test_tutorial.py": 120,
@@ -49,6 +55,7 @@ SECONDS = {
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
 NOT_SHARED = (
+    "tests/chaos/",
     "tests/stores/",
     "tests/stack/test_moving_in",
     "tests/stack/test_scaffolded_files",
