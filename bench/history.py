@@ -2,7 +2,7 @@
 """Measures a stack with a long history: 100,000 runs, before and after old runs are deleted.
 
 Needs a running stack whose history may be filled: the runs are copies of one run, with its tags and
-ten of its events, over the last 400 days.
+some of its events, over the last 400 days.
 """
 
 from __future__ import annotations
@@ -21,25 +21,33 @@ from cli.stack import Stack
 
 RUNS, DAYS, KEPT_DAYS = 100_000, 400, 90
 ROUNDS = 20
-JOB = "process_numbers"
+JOB = "process_numbers_asset"
+# 12 of them are the events of its six assets.
+EVENTS = 20
 # What the page of runs asks for.
 LIST = """{ runsOrError(limit: 25) { ... on Runs { results {
     runId status jobName startTime endTime tags { key value } assetSelection { path } } } } }"""
-# {0}: the run to copy, {1}: the number of copies, {2}: the number of days.
+# {0}: the run to copy, {1}: the number of copies, {2}: the number of days. Each second copy is the
+# run of a partition, a day, and so are its events of assets.
 FILL = """
-CREATE TEMP TABLE copies AS SELECT n, gen_random_uuid()::text AS id,
-  now() at time zone 'utc' - make_interval(secs => {2} * 86400.0 * (1 - n::float / {1})) AS at
-FROM generate_series(1, {1}) n;
+CREATE TEMP TABLE copies AS SELECT n, gen_random_uuid()::text AS id, at,
+  CASE WHEN n % 2 = 0 THEN to_char(at, 'YYYY-MM-DD') END AS day
+FROM (SELECT n, now() at time zone 'utc'
+  - make_interval(secs => {2} * 86400.0 * (1 - n::float / {1})) AS at
+  FROM generate_series(1, {1}) n) ages;
 INSERT INTO runs (run_id, snapshot_id, pipeline_name, status, run_body, create_timestamp,
-  update_timestamp, start_time, end_time)
+  update_timestamp, start_time, end_time, partition)
 SELECT id, snapshot_id, pipeline_name, status, replace(run_body, '{0}', id), at, at,
-  extract(epoch FROM at), extract(epoch FROM at) + 4
+  extract(epoch FROM at), extract(epoch FROM at) + 4, day
 FROM runs, copies WHERE run_id = '{0}' ORDER BY n;
 INSERT INTO run_tags (run_id, key, value)
 SELECT id, key, value FROM run_tags, copies WHERE run_id = '{0}';
-INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key)
-SELECT copies.id, replace(event, '{0}', copies.id), dagster_event_type, at, step_key
-FROM copies, (SELECT * FROM event_logs WHERE run_id = '{0}' ORDER BY id LIMIT 10) model
+INSERT INTO event_logs
+  (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
+SELECT copies.id, replace(event, '{0}', copies.id), dagster_event_type, at, step_key, asset_key,
+  CASE WHEN asset_key IS NOT NULL THEN day END
+FROM copies, (SELECT * FROM event_logs WHERE run_id = '{0}'
+  ORDER BY (asset_key IS NULL), id LIMIT {3}) model
 ORDER BY n, model.id;
 """
 # Deletes in the daemon's container, as the daemon does, but without its pauses between batches.
@@ -109,7 +117,7 @@ def main() -> None:
         model = stack.launch(JOB)
         follow(stack, JOB, model)
         rows.append(measure(stack, "empty"))
-        sql(stack, FILL.format(model, RUNS, DAYS))
+        sql(stack, FILL.format(model, RUNS, DAYS, EVENTS))
         sql(stack, "ANALYZE")
         rows.append(measure(stack, f"{DAYS} days"))
         program = "python", "-c", DELETE.format(KEPT_DAYS)
@@ -121,7 +129,8 @@ def main() -> None:
     deleted, seconds = int(told[0]), float(told[1])
     report.write(
         "A long history",
-        f"{RUNS} copies of a run of `{JOB}` with its tags and ten of its events, over {DAYS} days."
+        f"{RUNS} copies of a run of `{JOB}` with its tags and {EVENTS} of its events, over {DAYS}"
+        " days, each second one with a partition, a day."
         f" Then those older than {KEPT_DAYS} days were deleted, as `KEEP_RUNS={KEPT_DAYS}d` does:"
         f" {deleted} runs in {seconds:.0f} s, without the pauses that the daemon makes (100 runs a"
         " minute). After that, the database's size is that after VACUUM FULL; without it, the freed"

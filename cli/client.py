@@ -34,10 +34,6 @@ query Run($id: ID!) {
 """
 # The statuses that a run ends in.
 FINAL = ("SUCCESS", "FAILURE", "CANCELED")
-WAITING = """
-{ runsOrError(filter: {statuses: [NOT_STARTED, QUEUED, STARTING]}) { ... on Runs {
-  results { tags { key value } } } } }
-"""
 LOCATIONS = """
 { version workspaceOrError { ... on PythonError { message } ... on Workspace {
   locationEntries { name locationOrLoadError { __typename

@@ -38,7 +38,8 @@ def location_errors(stack: Stack) -> list[str]:
         error = entry["locationOrLoadError"]
         packages: list[dict[str, str]] = error.get("dagsterLibraryVersions") or []
         for package in packages:
-            if package["name"] == "dagster" and package["version"] != asked["version"]:
+            has, wanted = (one.rpartition(".")[0] for one in (package["version"], asked["version"]))
+            if package["name"] == "dagster" and has != wanted:
                 errors.append(
                     f"code location {entry['name']} has Dagster {package['version']}, and the stack"
                     f" has {asked['version']}: its runs could not start. Install that in its image"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from cli import commands
-from cli.client import WAITING
+from cli import commands, database
 from cli.errors import StackError
-from cli.output import say
+from cli.output import note, say
 from cli.stack import Stack, docker
 
 # Earlier images of each service that stay, to go back to.
 KEPT_IMAGES = 3
+# The images of runs that have no container yet.
+WAITING = """
+SELECT DISTINCT value FROM run_tags JOIN runs USING (run_id)
+WHERE key = 'dagster/image' AND status IN ('NOT_STARTED', 'QUEUED', 'STARTING')
+"""
 
 
 def remove_services(stack: Stack) -> None:
@@ -40,16 +44,23 @@ def remove_images(stack: Stack) -> None:
     """Removes earlier images of each service, except the last few, and those that are needed.
 
     A run that waits needs the image that it was launched with, and a container the one that it was
-    made from: the engine keeps that by itself.
+    made from: the engine keeps that by itself. The stack is up without this, so an error is a note.
     """
+    try:
+        _remove_images(stack)
+    except StackError as error:
+        note(f"warning: earlier images could not be removed: {error}")
+
+
+def _remove_images(stack: Stack) -> None:
     earlier = docker(*commands.images(stack.name, earlier_only=True)).split()
     if not earlier:
         return
-    found = sorted(map(str.split, docker(*commands.built_for(earlier)).splitlines()), reverse=True)
+    built = (line.split() for line in docker(*commands.built_for(earlier)).splitlines())
+    found = sorted((words for words in built if len(words) == 3), reverse=True)
     services = {service for _, _, service in found}
     ids = {name: [one for _, one, service in found if service == name] for name in services}
-    waiting = stack.graphql(WAITING)["runsOrError"]["results"]
-    needed = {tag["value"] for run in waiting for tag in run["tags"]}
+    needed = {row["value"] for row in database.rows(stack, WAITING)}
     for identifier in (one for name in services for one in ids[name][KEPT_IMAGES:]):
         if identifier not in needed:
             with suppress(StackError):  # a container needs it

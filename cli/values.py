@@ -41,8 +41,9 @@ FORMS = {
     "ALLOW_ASSET_REPORTS": (r"[01]", "0 or 1"),
     "KEEP_SUCCEEDED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
     "KEEP_FAILED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
-    "KEEP_RUNS": (DURATION, "90d, 12h or forever"),
-    "LOST_TICKS": ("make-up|show", "make-up or show"),
+    # A run must be there when the daemon launches it again, and for sensors that look at its end.
+    "KEEP_RUNS": (r"[1-9]\d*[hd]|forever", "90d, 12h or forever"),
+    "LOST_TICKS": ("launch-late|show", "launch-late or show"),
     "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }
 

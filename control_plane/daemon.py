@@ -23,7 +23,7 @@ from dagster._utils.interrupts import capture_interrupts
 from control_plane.connections import keep_connections
 from control_plane.housekeeping import keep_house
 from control_plane.launcher.images import note_images
-from control_plane.lost_ticks import make_up_ticks
+from control_plane.lost_ticks import launch_lost_ticks
 from control_plane.monitoring import watch_containers
 from control_plane.waiting import tell_waiting_runs
 from control_plane.workspace import name_code_location, workspace_files
@@ -37,7 +37,7 @@ def main() -> None:
     name_code_location()
     note_images()
     tell_waiting_runs()
-    make_up_ticks()
+    launch_lost_ticks()
     watch_containers()
     with (
         contextlib.suppress(KeyboardInterrupt),

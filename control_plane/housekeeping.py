@@ -1,4 +1,4 @@
-"""A thread of the daemon that removes run containers, and runs, when nobody needs them any more.
+"""A thread of the daemon that removes run containers and old runs some time after their end.
 
 The gap: DockerRunLauncher leaves every container behind. A schedule of one minute leaves 1,440 a
 day. This module could be deleted if Dagster removed the container of a run some time after its end.
@@ -27,8 +27,8 @@ from control_plane.guard.policy import ALIVE, RUN_LABEL
 from control_plane.old_runs import OldRuns
 
 INTERVAL_SECONDS = 60
-DAY_SECONDS = 24 * 3600
-UNITS = {"m": 60, "h": 3600, "d": DAY_SECONDS}
+HOUR_SECONDS, DAY_SECONDS = 3600, 24 * 3600
+UNITS = {"m": 60, "h": HOUR_SECONDS, "d": DAY_SECONDS}
 # A process may still work after it has reported the end of its run: hooks, a slow exit.
 GRACE_SECONDS = 120
 # In one round. After a long time without a housekeeper, the engine stays quick for launches.
@@ -96,8 +96,9 @@ class Housekeeper:
         """Does nothing yet."""
         self.instance = instance
         self.keep = keep
-        # Each run is read once after its end, and not once a minute.
+        # Each run is read once an hour after its end, and not once a minute. It may be deleted.
         self.ended: dict[str, Ended] = {}
+        self.read_at = 0.0
         self.old_runs = OldRuns(instance, keep.runs)
         self.removed = 0
         self.reported_at = get_current_timestamp()
@@ -152,6 +153,9 @@ class Housekeeper:
 
     def _runs(self, runs: set[str]) -> tuple[dict[str, Ended], set[str]]:
         """Those that have ended, and those that have not. A deleted run is in neither."""
+        now = get_current_timestamp()
+        if now - self.read_at >= HOUR_SECONDS:
+            self.ended, self.read_at = {}, now
         self.ended = {run: self.ended[run] for run in runs & self.ended.keys()}
         going_on: set[str] = set()
         unknown = sorted(runs - self.ended.keys())

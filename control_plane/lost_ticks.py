@@ -2,12 +2,13 @@
 
 The gap: when several ticks of a schedule are due, Dagster launches the last one and drops the
 others, unless the schedule has partitions. Nothing but a line of the daemon's log says so. Here up
-to five are made up, from the oldest to the newest, and a skipped tick counts those that are not.
+to five are launched late, from the oldest to the newest, and a skipped tick counts the others.
 This module could be deleted if Dagster's catch-up had a setting for schedules without partitions.
 
-Environment: LOST_TICKS (make-up, or show: launches the last one only, as Dagster does).
+Environment: LOST_TICKS (launch-late, or show: launches the last one only, as Dagster does).
 """
 
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
@@ -26,18 +27,24 @@ class Watched(RemoteSchedule):
     """A schedule for one evaluation, which says what is due and notes what is dropped."""
 
     def __init__(
-        self, schedule: RemoteSchedule, instance: DagsterInstance, now: float, most: int
+        self,
+        schedule: RemoteSchedule,
+        instance: DagsterInstance,
+        logger: logging.Logger,
+        now: float,
+        most: int,
     ) -> None:
         """A copy of a schedule.
 
         Args:
             schedule: The schedule.
             instance: Where its ticks are.
+            logger: The daemon's.
             now: The time of the evaluation, in seconds since 1970.
             most: How many ticks may be launched at once.
         """
         vars(self).update(vars(schedule))
-        self.instance, self.now, self.most = instance, now, most
+        self.instance, self.logger, self.now, self.most = instance, logger, now, most
 
     @property
     def partition_set_name(self) -> str | None:
@@ -55,19 +62,30 @@ class Watched(RemoteSchedule):
             if time.timestamp() > self.now:
                 break
         # The last one is not due yet.
-        lost = due[: -self.most - 1]
+        *due, following = due
+        if len(due) > 1 and self.is_failing(due[0]):
+            # The code server still does not answer. The others follow when it does.
+            due = due[:1]
+        lost = due[: -self.most]
         if lost:
             self.note(lost)
         yield from due[len(lost) :]
+        yield following
         yield from times
 
+    def is_failing(self, first: datetime) -> bool:
+        """Whether the first of several due ticks is one that has failed and is evaluated again."""
+        latest = self.instance.get_ticks(self.get_remote_origin_id(), self.selector_id, limit=1)
+        failed = [tick.timestamp for tick in latest if tick.status == TickStatus.FAILURE]
+        return first.timestamp() in failed
+
     def note(self, lost: list[datetime]) -> None:
-        """Shows lost ticks on the schedule's page."""
+        """Shows lost ticks on the schedule's page and in the log."""
         first, last = (time.isoformat(" ", "minutes") for time in (lost[0], lost[-1]))
-        reason = (
-            f"{len(lost)} ticks from {first} to {last} are not made up: the code server or the"
-            " daemon was away (LOST_TICKS in .env)"
-        )
+        which = f"{len(lost)} ticks from {first} to {last} are" if len(lost) > 1 else f"{last} is"
+        away = "the code server or the daemon was away (LOST_TICKS in .env)"
+        reason = f"{which} not launched late: {away}"
+        self.logger.warning("%s: %s", self.name, reason)
         self.instance.create_tick(
             TickData(
                 instigator_origin_id=self.get_remote_origin_id(),
@@ -82,10 +100,10 @@ class Watched(RemoteSchedule):
         )
 
 
-def make_up_ticks() -> None:
+def launch_lost_ticks() -> None:
     """Makes the scheduler of this process treat lost ticks by LOST_TICKS."""
     launch = cast("Launch", scheduler.launch_scheduled_runs_for_schedule_iterator)  # pyright: ignore[reportUnknownMemberType] # upstream's
-    makes_up = os.environ["LOST_TICKS"] == "make-up"
+    launches_late = os.environ["LOST_TICKS"] == "launch-late"
 
     def launch_due(
         context: Any,  # noqa: ANN401 # upstream's
@@ -97,8 +115,10 @@ def make_up_ticks() -> None:
         *rest: Any,  # noqa: ANN401
         **named: Any,  # noqa: ANN401
     ) -> Generator[Any, None, None]:
-        most = max_catchup_runs if makes_up or remote_schedule.partition_set_name else 1
-        watched = Watched(remote_schedule, context.instance, end_datetime_utc.timestamp(), most)
+        most = max_catchup_runs if launches_late or remote_schedule.partition_set_name else 1
+        watched = Watched(
+            remote_schedule, context.instance, logger, end_datetime_utc.timestamp(), most
+        )
         times = end_datetime_utc, max_catchup_runs
         yield from launch(context, logger, watched, schedule_state, *times, *rest, **named)
 

@@ -1,6 +1,6 @@
 """What the daemon's run monitoring does about runs whose container has ended, or has never been.
 
-The gap: of runs that start or are being canceled, Dagster looks at the clock only. A run whose
+The gap: Dagster looks at the clock only when runs start or are being canceled. A run whose
 container died before it reported its start, or ended before it reported CANCELED, kept its place in
 the queue until a timeout (180 s and 60 s in dagster.yaml), and so did a run whose launch was cut
 off. Here the next poll ends it, with the reason. A run whose container died after its last step
@@ -11,13 +11,19 @@ be deleted if the functions that it replaces asked the run launcher and the even
 
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun, RunRecord
+from dagster._core.storage.tags import (
+    BACKFILL_ID_TAG,
+    RETRY_NUMBER_TAG,
+    SCHEDULE_NAME_TAG,
+    SENSOR_NAME_TAG,
+)
 from dagster._daemon.monitoring import run_monitoring
 from dagster._time import get_current_timestamp
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
@@ -27,7 +33,9 @@ from control_plane.launcher import ComposeRunLauncher
 Monitor = Callable[[DagsterInstance, RunRecord, logging.Logger], None]
 # Between the report that a run starts and the launch there are milliseconds.
 LAUNCH_SECONDS = 15
-CUT_OFF = "Its launch was cut off before it had a container: the daemon ended meanwhile."
+CUT_OFF = "Its launch was cut off before it had a container, for example by the daemon's end."
+# A client that gets an error launches its run again. The daemon does not.
+BY_THE_DAEMON = {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG, BACKFILL_ID_TAG, RETRY_NUMBER_TAG}
 DEAD = (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND)
 
 
@@ -44,7 +52,8 @@ def watch_containers() -> None:
         logger: logging.Logger,
     ) -> None:
         run = run_record.dagster_run
-        if _is_dead(instance, run) and all_steps_are_done(instance, run):
+        is_ours = isinstance(instance.run_launcher, ComposeRunLauncher)
+        if is_ours and _is_dead(instance, run) and all_steps_are_done(instance, run):
             _succeed(instance, run)
         else:
             started(instance, workspace, run_record, logger)
@@ -55,7 +64,7 @@ def watch_containers() -> None:
 def all_steps_are_done(instance: DagsterInstance, run: DagsterRun) -> bool:
     """Whether each step of a run has succeeded or was skipped.
 
-    Of a run with dynamic outputs it is not known how many steps there are. Its answer is no.
+    The answer is no for a run with dynamic outputs, because the number of its steps is not known.
     """
     plan = run.execution_plan_snapshot_id
     snapshot = instance.get_execution_plan_snapshot(plan) if plan else None
@@ -89,12 +98,14 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
     def monitor(instance: DagsterInstance, run_record: RunRecord, logger: logging.Logger) -> None:
         run = run_record.dagster_run
         container = run.tags.get(DOCKER_CONTAINER_ID_TAG)
-        launcher = cast("ComposeRunLauncher", instance.run_launcher)
+        launcher = instance.run_launcher
         now = get_current_timestamp()
-        if run.status == DagsterRunStatus.NOT_STARTED:
-            # Whoever launched it got an error, and may have launched it again.
+        if not isinstance(launcher, ComposeRunLauncher):
+            pass  # Dagster's own
+        elif run.status == DagsterRunStatus.NOT_STARTED:
             age = now - run_record.create_timestamp.timestamp()
-            if age >= instance.run_monitoring_start_timeout_seconds:
+            is_late = age >= instance.run_monitoring_start_timeout_seconds
+            if is_late and not BY_THE_DAEMON & run.tags.keys():
                 launcher.do_not_retry(run)
         elif not container:
             is_launching = run.run_id in launcher.launching

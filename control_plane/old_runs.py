@@ -2,9 +2,10 @@
 
 The gap: Dagster deletes old ticks and never a run. A run whose deletion would lose something else
 stays: it has the newest event of an asset or of one of its partitions, or the newest result of an
-asset check, or it is the newest run of a partition of its job, or its backfill goes on. A run that
-a sensor launched with a run key loses its events and files only: without the run, the sensor would
-launch it again. This module could be deleted if `retention` in dagster.yaml had a section for runs.
+asset check, or it is the newest run of a partition of its job, or its backfill goes on, or a run
+that repeats it is still there and may read its outputs. A run that a sensor launched with a run key
+loses its events and files only: without the run, the sensor would launch it again. This module
+could be deleted if `retention` in dagster.yaml had a section for runs.
 """
 
 import logging
@@ -47,6 +48,9 @@ UNION
 SELECT run_id FROM run_tags t JOIN bulk_actions b ON b.key = t.value
 WHERE run_id = ANY(:runs) AND t.key = 'dagster/backfill'
 AND b.status IN ('REQUESTED', 'CANCELING', 'FAILING')
+UNION
+SELECT value FROM run_tags
+WHERE value = ANY(:runs) AND key IN ('dagster/parent_run_id', 'dagster/root_run_id')
 """)
 WITH_EVENTS = text("""
 SELECT run_id FROM unnest(CAST(:runs AS text[])) AS old (run_id)
@@ -81,11 +85,10 @@ class OldRuns:
         """
         if self.keep_seconds is None or now < self.next_pass_at:
             return
+        before = datetime.fromtimestamp(now - self.keep_seconds, UTC)
         records = self.instance.get_run_records(
-            RunsFilter(
-                statuses=FINISHED_STATUSES,
-                updated_before=datetime.fromtimestamp(now - self.keep_seconds, UTC),
-            ),
+            # A run container can change when a run was updated, and not when it was created.
+            RunsFilter(statuses=FINISHED_STATUSES, updated_before=before, created_before=before),
             limit=BATCH,
             cursor=self.cursor,
             ascending=True,
@@ -96,11 +99,10 @@ class OldRuns:
             is_keyed = {SENSOR_NAME_TAG, RUN_KEY_TAG} <= run.tags.keys()
             stays = run.run_id in needed or is_keyed
             if run.run_id not in needed and (run.run_id in filled or not is_keyed):
-                try:
+                if self._delete_files(run.run_id):
                     self._delete(run.run_id, whole=not is_keyed)
-                except OSError as error:
+                else:
                     stays = True
-                    logger.warning("run %s cannot be deleted: %s", run.run_id, error)
             if stays:
                 self.cursor = run.run_id
         if len(runs) < BATCH:
@@ -113,13 +115,22 @@ class OldRuns:
             found = connection.execute(query, {"runs": [run.run_id for run in runs]})
             return {row[0] for row in found}
 
-    def _delete(self, run_id: str, *, whole: bool) -> None:
-        """Deletes the files first: if this process ends meanwhile, the next pass finds the run."""
-        if RUN_ID.fullmatch(run_id):
+    def _delete_files(self, run_id: str) -> bool:
+        """Deletes step logs and outputs. Runs write them, so anything can be in their place."""
+        if not RUN_ID.fullmatch(run_id):
+            return True
+        try:
             self.instance.compute_log_manager.delete_logs(prefix=[run_id])
             outputs = Path(self.instance.storage_directory()) / run_id
             if outputs.is_dir():
                 shutil.rmtree(outputs)
+        except Exception:  # of any kind of store
+            logger.exception("the files of run %s cannot be deleted, and it stays", run_id)
+            return False
+        return True
+
+    def _delete(self, run_id: str, *, whole: bool) -> None:
+        """Deletes what Postgres has, after the files. A later pass finds a run without files."""
         self.instance.event_log_storage.delete_events(run_id)
         if whole:
             self.instance.delete_run(run_id)

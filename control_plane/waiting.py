@@ -19,7 +19,7 @@ from dagster._utils.tags import TagConcurrencyLimitsCounter
 # Shorter waits need no explanation.
 TELL_AFTER_SECONDS = 10
 INTERVAL_SECONDS = 5
-# Those that are next. Of a long queue, the others hear when they come that far.
+# The oldest. In a long queue, the others follow when they come that far.
 AT_ONCE = 50
 
 logger = logging.getLogger("dagster.daemon.Waiting")
@@ -42,17 +42,20 @@ def tell_waiting_runs() -> None:
         now = get_current_timestamp()
         if now >= next_at:
             next_at = now + INTERVAL_SECONDS
-            waiting = _waiting(instance, {run.run_id for run in found}, now)
-            told.intersection_update(run.run_id for run in waiting)
-            news = [run for run in waiting if run.run_id not in told]
-            told.update(_tell(self, instance, concurrency_config.run_queue_config, news))
+            try:
+                waiting = _waiting(instance, {run.run_id for run in found}, now)
+                told.intersection_update(run.run_id for run in waiting)
+                news = [run for run in waiting if run.run_id not in told]
+                _tell(self, instance, concurrency_config.run_queue_config, news, told)
+            except Exception:  # the runs that were found are launched all the same
+                logger.exception("it cannot be said why runs wait")
         return found
 
     QueuedRunCoordinatorDaemon._get_runs_to_dequeue = get_runs_to_dequeue  # pyright: ignore[reportPrivateUsage]
 
 
 def _waiting(instance: DagsterInstance, starting: set[str], now: float) -> list[DagsterRun]:
-    """Runs that are next in the queue and have waited for some time."""
+    """The oldest runs in the queue that have waited for some time."""
     queued = instance.get_run_records(
         RunsFilter(statuses=[DagsterRunStatus.QUEUED]), limit=AT_ONCE, ascending=True
     )
@@ -69,18 +72,17 @@ def _tell(
     instance: DagsterInstance,
     limits: Any,  # noqa: ANN401 # upstream's
     runs: Sequence[DagsterRun],
-) -> list[str]:
-    """Writes the reasons; returns the runs for which there was one."""
-    told: list[str] = []
+    told: set[str],
+) -> None:
+    """Writes the reasons, and adds the runs for which there is one to `told`."""
     if not runs:
-        return told
+        return
     records = daemon._get_in_progress_run_records(instance)  # pyright: ignore[reportPrivateUsage]
     for run in runs:
         why = reason(daemon, limits, records, run)
         if why:
             instance.report_engine_event(f"Waiting in the queue: {why}", run)
-            told.append(run.run_id)
-    return told
+            told.add(run.run_id)
 
 
 def reason(
@@ -106,5 +108,5 @@ def reason(
     held = cast("set[str]", daemon._global_concurrency_blocked_runs)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
     if run.run_id in held:
         pools = cast("Any", run.run_op_concurrency).root_key_counts
-        return f"no slot is free in its pool: {', '.join(pools)} (Deployment, Concurrency)"
+        return f"no slot is free in one of its pools: {', '.join(pools)} (Deployment, Concurrency)"
     return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 
+from cli import database
 from cli.errors import StackError
 from cli.output import say, table
 from cli.stack import Stack
@@ -48,9 +48,7 @@ def add(parser: ArgumentParser) -> None:
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when Postgres does not run, or no run has noted anything yet."""
     del flags
-    client = "psql", "--username=postgres", "--dbname=dagster", "--csv", "--command", QUERY
-    found = stack.compose("exec", "--no-TTY", "postgres", *client).stdout
-    rows = [shown(row) for row in csv.DictReader(found.splitlines())]
+    rows = [shown(row) for row in database.rows(stack, QUERY)]
     if not rows:
         raise StackError("no run has ended yet since runs note what they use")
     say(table([HEADING, *rows]))

@@ -9,8 +9,7 @@ sizes` shows those of each job. This module could be deleted if a run launcher r
 import logging
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -95,7 +94,14 @@ def _wall_seconds() -> float:
 
 def note_usage() -> None:
     """Makes this process note its usage while its run is in progress, and before the run ends."""
-    handle = PostgresRunStorage.handle_run_event
+    handle, add_tags = PostgresRunStorage.handle_run_event, PostgresRunStorage.add_run_tags
+    # It reads all tags of a run and writes them back. User code adds tags, too.
+    one_at_a_time = threading.Lock()
+
+    def add_run_tags(self: PostgresRunStorage, run_id: str, new_tags: Mapping[str, str]) -> None:
+        with one_at_a_time:
+            add_tags(self, run_id, new_tags)
+
     usage = Usage()
     try:
         usage.sample()
@@ -118,16 +124,19 @@ def note_usage() -> None:
         handle(self, run_id, event, update_timestamp)
 
     PostgresRunStorage.handle_run_event = handle_run_event
+    PostgresRunStorage.add_run_tags = add_run_tags
 
 
 def _warn_of_lost_logs(storage: PostgresRunStorage, run_id: str, job: str) -> None:
     """Dagster loses the output of steps without a word when their disk is full."""
-    with suppress(OSError):  # an image without that folder
+    try:
         disk = os.statvfs(LOGS)
         if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
             message = f"The disk of {LOGS} is full. Step logs of this run may be incomplete."
             instance = storage._instance  # pyright: ignore[reportPrivateUsage] # as subclasses do
             instance.report_engine_event(message, job_name=job, run_id=run_id)
+    except Exception:  # an image without that folder, or Postgres has no space either
+        logger.exception("it cannot be said whether the disk is full")
 
 
 class Notes(threading.Thread):
@@ -158,5 +167,5 @@ class Notes(threading.Thread):
     def _try(self) -> None:
         try:
             self.note()
-        except Exception:  # Postgres did not come back, or somebody has deleted the run
+        except Exception:  # Postgres did not come back, or the run was deleted
             logger.exception("the run's usage could not be noted")

@@ -29,7 +29,7 @@ TAGS = {
     "org.opencontainers.image.revision": "dagster/image_revision",
 }
 
-# Of the container of a run, not of a container of the run that repeats it.
+# Tags about the container of a run. A run that repeats it has another container.
 OF_A_CONTAINER = (DOCKER_CONTAINER_ID_TAG, MEMORY_TAG, CPU_TAG, WALL_TAG)
 
 

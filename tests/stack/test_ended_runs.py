@@ -74,6 +74,23 @@ def test_the_newest_run_of_a_job_s_partition_is_needed_and_a_backfill_that_goes_
     assert needed(stack, rows, names) == names
 
 
+def test_a_run_that_another_run_repeats_is_needed_because_its_outputs_may_be_read(stack):
+    columns = "snapshot_id, snapshot_body, snapshot_type"
+    rows = [f"INSERT INTO snapshots ({columns}) VALUES ('s', '', '')"]
+    tags = {"first": {}, "second": {"parent": "first", "root": "first"}, "other": {}}
+    for run in tags:
+        rows.append(
+            "INSERT INTO runs (run_id, snapshot_id, pipeline_name, status)"
+            f" VALUES ('{run}', 's', 'nightly', 'FAILURE')"
+        )
+        rows += [
+            "INSERT INTO run_tags (run_id, key, value)"
+            f" VALUES ('{run}', 'dagster/{of}_run_id', '{tags[run][of]}')"
+            for of in tags[run]
+        ]
+    assert needed(stack, rows, set(tags)) == {"first"}
+
+
 def test_the_containers_of_ended_runs_and_old_runs_go_when_their_time_is_over(stack):
     good, bad = stack.run("talk"), stack.launch("fail")
     first, newest = [stack.run("process_numbers_asset") for _ in range(2)]
@@ -81,7 +98,8 @@ def test_the_containers_of_ended_runs_and_old_runs_go_when_their_time_is_over(st
     before = stack.run_containers()
     assert stack.inspect(before[good])["Name"] == f"/{stack.name}-talk-{good[:8]}"
     stack.sql(
-        "UPDATE runs SET update_timestamp = now() - interval '100 days'"
+        "UPDATE runs SET update_timestamp = now() - interval '100 days',"
+        " create_timestamp = now() - interval '100 days'"
         f" WHERE run_id IN ('{bad}', '{first}', '{newest}')"
     )
     settings = stack.environment

@@ -204,7 +204,7 @@ class Chaos:
 
     def inject(self, fault):
         """One fault, and the time from its end until nothing waits for anything."""
-        self.faults[fault]()
+        {**self.faults, **self.long_faults}[fault]()
         over = time.monotonic()
         last = self.traffic.requests
         wait_until(lambda: self.has_recovered(last), f"the recovery from: {fault}", 300)
@@ -250,7 +250,7 @@ class Chaos:
             # One that is being requested has no run yet.
             for run in attempts[f"r{number}"][-1:]:
                 if run["status"] in ("NOT_STARTED", "QUEUED", *FINAL):
-                    # A failure is told to the daemon, which launches the next attempt.
+                    # The daemon launches the next attempt.
                     is_last = run["tags"].get("dagster/will_retry") == "false"
                     if run["status"] == "FAILURE" and not is_last:
                         return False

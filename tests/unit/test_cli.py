@@ -226,7 +226,7 @@ def test_no_answer_to_a_question_is_no(monkeypatch):
 
 @pytest.mark.parametrize(
     ("version", "problems"),
-    [("1.13.14", []), ("1.12.4", ["code location shop has Dagster 1.12.4"])],
+    [("1.13.14", []), ("1.13.2", []), ("1.12.4", ["code location shop has Dagster 1.12.4"])],
 )
 def test_a_code_location_with_another_dagster_is_named_because_its_runs_could_not_start(
     version, problems

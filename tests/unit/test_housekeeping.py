@@ -151,6 +151,22 @@ def test_the_container_of_a_deleted_run_goes_soon(instance, engine, later):
     assert (engine.removed, engine.stopped) == (["one"], ["other"])
 
 
+def test_the_container_of_a_run_that_is_deleted_after_its_end_goes_within_an_hour(
+    instance, engine, later
+):
+    run = run_of(instance, "bad")
+    engine.add("one", run)
+    keeper = Housekeeper(instance, KEEP)
+    keeper.tidy()
+    instance.delete_run(run)
+    later(59 * MINUTE)
+    keeper.tidy()
+    assert engine.removed == []
+    later(2 * MINUTE)
+    keeper.tidy()
+    assert engine.removed == ["one"]
+
+
 def test_a_round_has_an_end_and_what_is_kept_does_not_count(instance, engine, later):
     """One container that cannot be removed does not hold up the others."""
     kept, over = run_of(instance, "bad"), run_of(instance, "good")

@@ -1,4 +1,4 @@
-"""Which ticks of a schedule are launched that were due while nobody could launch them."""
+"""Which ticks of a schedule are launched that were due while the daemon was away."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -31,12 +31,13 @@ def due(monkeypatch):
     repository = Definitions(schedules=[schedule]).get_repository_def()
     snap = ScheduleSnap.from_def(schedule, repository)
 
-    def ask(minutes, most):
+    def ask(minutes, most, failing=False):
         now = BEGAN + timedelta(minutes=minutes)
         original = SimpleNamespace(_schedule_snap=snap)
-        watched = Watched(original, Mock(), now.timestamp(), most)
+        watched = Watched(original, Mock(), Mock(), now.timestamp(), most)
         noted = []
         monkeypatch.setattr(watched, "note", noted.extend)
+        monkeypatch.setattr(watched, "is_failing", lambda first: failing)
         times = list(islice(watched.execution_time_iterator(BEGAN.timestamp()), minutes + 2))
         launched = [time.minute for time in times if time <= now]
         assert watched.partition_set_name  # else Dagster drops all but one
@@ -61,3 +62,8 @@ def test_the_newest_are_launched_from_the_oldest_on_and_the_others_are_noted(
     due, minutes, most, launched, lost
 ):
     assert due(minutes, most) == (launched, lost, minutes + 1)
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 60])
+def test_while_the_first_one_fails_it_is_evaluated_again_alone_and_none_is_lost(due, minutes):
+    assert due(minutes, 5, failing=True) == ([1], [], (minutes + 1) % 60)

@@ -10,7 +10,9 @@ from dagster import DagsterRun, DagsterRunStatus
 from dagster._core.events import StepSuccessData
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster_docker import DockerRunLauncher
 
+from control_plane.launcher import ComposeRunLauncher
 from control_plane.launcher.images import _keeps_image, _not_inherited
 from control_plane.monitoring import CUT_OFF, _fail, _first, all_steps_are_done
 
@@ -23,17 +25,30 @@ def run_with(tags, status=STARTING, **more):
     return DagsterRun(job_name="job", run_id="a", status=status, tags=tags, **more)
 
 
-def monitored(run, health=DEAD, now=None, lines="the last line", *, age=5, launching=()):
+def monitored(
+    run,
+    health=DEAD,
+    now=None,
+    lines="the last line",
+    *,
+    age=5,
+    launching=(),
+    kind=ComposeRunLauncher,
+):
     """What is done about a run: the words of its failure, or `upstream` if Dagster decides."""
     done = []
-    instance = Mock(**{
-        "run_monitoring_start_timeout_seconds": 180,
-        "run_launcher.launching": launching,
-        "run_launcher.do_not_retry.side_effect": lambda _: done.append("not again"),
-        "get_run_by_id.return_value": now or run,
-        "run_launcher.check_run_worker_health.return_value": health,
-        "run_launcher.get_run_worker_debug_info.side_effect": [lines],
+    launcher = Mock(spec=kind, **{
+        "check_run_worker_health.return_value": health,
+        "get_run_worker_debug_info.side_effect": [lines],
     })  # fmt: skip
+    if kind is ComposeRunLauncher:
+        launcher.launching = launching
+        launcher.do_not_retry.side_effect = lambda _: done.append("not again")
+    instance = Mock(
+        run_launcher=launcher,
+        run_monitoring_start_timeout_seconds=180,
+        **{"get_run_by_id.return_value": now or run},
+    )
     instance.report_run_failed.side_effect = lambda _, words, __: done.append(words)
     monitor = _first(_fail, lambda *_: done.append("upstream"))
     then = datetime.now(UTC) - timedelta(seconds=age)
@@ -71,6 +86,17 @@ def test_a_run_that_never_came_into_the_queue_is_not_launched_again():
     run = run_with({}, DagsterRunStatus.NOT_STARTED)
     assert monitored(run, age=179) == ["upstream"]
     assert monitored(run, age=180) == ["not again", "upstream"]
+
+
+@pytest.mark.parametrize("kind", ["schedule_name", "sensor_name", "backfill", "retry_number"])
+def test_one_that_the_daemon_launched_is_because_the_daemon_does_not_launch_it_twice(kind):
+    run = run_with({f"dagster/{kind}": "nightly"}, DagsterRunStatus.NOT_STARTED)
+    assert monitored(run, age=180) == ["upstream"]
+
+
+@pytest.mark.parametrize("status", [STARTING, DagsterRunStatus.NOT_STARTED])
+def test_with_dagster_s_own_launcher_dagster_decides(status):
+    assert monitored(run_with({}, status), age=900, kind=DockerRunLauncher) == ["upstream"]
 
 
 @dg.op

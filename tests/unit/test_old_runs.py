@@ -137,4 +137,4 @@ def test_files_that_cannot_be_deleted_hold_up_no_other_run(
     runs.tidy(later(91))
     assert left(instance) == {stuck}
     assert fine not in left(instance)
-    assert f"run {stuck} cannot be deleted: not yours" in caplog.text
+    assert f"the files of run {stuck} cannot be deleted, and it stays" in caplog.text

@@ -77,7 +77,7 @@ def test_a_run_notes_its_figures_while_it_goes_on_and_once_at_its_end(version_2,
 
 
 def test_figures_that_cannot_be_noted_do_not_fail_the_run(version_2):
-    notes = Notes(Usage(version_2), Mock(side_effect=RuntimeError("somebody deleted the run")))
+    notes = Notes(Usage(version_2), Mock(side_effect=RuntimeError("the run was deleted")))
     notes.start()
     notes.end()
 

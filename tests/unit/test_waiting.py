@@ -1,5 +1,7 @@
 """A run that waits in the queue says which limit holds it."""
 
+from unittest.mock import Mock
+
 import pytest
 from dagster import DagsterRunStatus
 from dagster._core.remote_origin import (
@@ -84,10 +86,16 @@ def test_when_a_limit_for_tags_is_reached_it_says_so(queue):
     assert queue.said(free) == []
 
 
-def test_of_a_long_queue_those_that_are_next_are_told(queue, monkeypatch):
+def test_in_a_long_queue_the_oldest_are_told(queue, monkeypatch):
     monkeypatch.setattr(waiting, "AT_ONCE", 3)
     for _ in range(2):
         queue.add(DagsterRunStatus.STARTED)
     runs = [queue.add() for _ in range(5)]
     queue.look()
     assert [bool(queue.said(run)) for run in runs] == [True] * 3 + [False] * 2
+
+
+def test_runs_are_launched_also_when_the_reasons_cannot_be_written(queue, monkeypatch):
+    held = [queue.add(database="a") for _ in range(2)]
+    monkeypatch.setattr(queue.instance, "report_engine_event", Mock(side_effect=OSError("full")))
+    assert queue.look() == held[:1]
