@@ -191,7 +191,8 @@ class Chaos:
         tags = [{"key": key, "value": limits[key]} for key in limits]
         number, run = self.traffic.request(seconds=600.0, tags=tags)
         self.not_retried.add(number)
-        assert self.stack.finished(run) == "FAILURE"
+        # Dagster first reports that the run is canceled.
+        wait_until(lambda: self.stack.status_of(run) == "FAILURE", f"the end of run {run}")
 
     def kill_everything(self):
         services = self.stack.services().values()
