@@ -10,6 +10,7 @@ networks.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self, cast
@@ -22,6 +23,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
+from docker.errors import DockerException
 
 from control_plane.code_server.usage import MEMORY_TAG, of_limit
 from control_plane.guard.policy import ALIVE, byte_count
@@ -37,6 +39,9 @@ GONE = "The container {} is not on this machine any more: somebody has removed i
 # Of a run that is not launched again: the number of retries that it had. A run that somebody
 # launches in its place gets that number again (images.py).
 RETRIES_BEFORE_TAG = "docker/max_retries_before"
+# A guard that is killed is back within seconds.
+GUARD_SECONDS = 30
+NO_GUARD = "Error while fetching server API version"
 # So many lines of a dead container's output go to the run's event log. The guard allows no other.
 LINES = 50
 
@@ -121,9 +126,24 @@ class ComposeRunLauncher(DockerRunLauncher):
         image = docker_image if noted == UNKNOWN else noted
         self.launching.add(run.run_id)
         try:
-            super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
+            self._launch_when_the_guard_answers(run, image, command)
         finally:
             self.launching.discard(run.run_id)
+
+    def _launch_when_the_guard_answers(
+        self, run: DagsterRun, image: str, command: list[str]
+    ) -> None:
+        deadline = time.monotonic() + GUARD_SECONDS
+        while True:
+            try:
+                super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
+            except DockerException as error:
+                # Nothing has been created yet: it is the first question of a new client.
+                if NO_GUARD not in str(error) or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(1)
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's container lives; otherwise why it does not, in words.

@@ -18,6 +18,7 @@ SERVICES = ["postgres", "guard", "code_location", "webserver", "daemon", "sign_i
 REASONS = (
     "It was killed from outside",
     "The run did not start.",
+    "Caught an unrecoverable error while dequeuing the run",
     "more memory than its limit",
     "no connection to Postgres",
     "is not on this machine any more",
@@ -199,7 +200,9 @@ class Chaos:
         containers = [row["ID"] for row in services if row["State"] == "running"]
         containers += self.stack.run_containers(running_only=True).values()
         subprocess.run(["docker", "kill", *containers], capture_output=True, check=False)
-        self.stack.compose("up", "--detach", "--wait", "--no-build")
+        again = "up", "--detach", "--wait", "--no-build"
+        # Compose gives up when the engine pauses before it restarts a container that died often.
+        wait_until(lambda: not self.stack.compose(*again, check=False).returncode, "the start", 300)
 
     # What happens then.
 

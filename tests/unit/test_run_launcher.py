@@ -1,9 +1,14 @@
+from unittest.mock import Mock
+
 import pytest
 from dagster import DagsterInvariantViolationError, DagsterRun
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._serdes import ConfigurableClassData
+from dagster_docker import DockerRunLauncher
+from docker.errors import DockerException
 
+from control_plane import launcher as launcher_module
 from control_plane.guard.policy import Policy
 from control_plane.instance_file import Unset, fill
 from control_plane.launcher import ComposeRunLauncher
@@ -90,3 +95,30 @@ def test_a_container_context_without_networks_is_merged_as_upstream_does():
     context = context_of([])
     assert context.networks == ["blue_runs"]
     assert context.container_kwargs == {"mem_limit": "512m"}
+
+
+@pytest.mark.parametrize(
+    ("message", "away", "launches"),
+    [
+        ("Error while fetching server API version: Connection refused", 3, True),
+        ("Error while fetching server API version: Connection refused", 99, False),
+        ("409 Conflict: the container may have been created", 1, False),
+    ],
+)
+def test_a_launch_waits_half_a_minute_for_the_guard_and_repeats_nothing_that_it_has_begun(
+    monkeypatch, message, away, launches
+):
+    slept, answers = [], [DockerException(message)] * away + [None]
+    monkeypatch.setattr(launcher_module.time, "sleep", slept.append)
+    monkeypatch.setattr(launcher_module.time, "monotonic", lambda: sum(slept))
+    upstream = "_launch_container_with_command"
+    monkeypatch.setattr(DockerRunLauncher, upstream, Mock(side_effect=answers))
+    launch = ComposeRunLauncher.from_config_value(DATA, {"networks": ["n"]})
+    run = DagsterRun(job_name="job", tags={})
+    if launches:
+        launch._launch_container_with_command(run, "image", [])
+    else:
+        with pytest.raises(DockerException):
+            launch._launch_container_with_command(run, "image", [])
+    assert sum(slept) == (away if launches else 31 if away > 30 else 0)
+    assert not launch.launching
