@@ -9,6 +9,7 @@ a setting of dagster_postgres.
 import logging
 import time
 from collections.abc import Callable
+from inspect import getmembers, isfunction
 from typing import Any
 
 from dagster_postgres import utils
@@ -27,12 +28,20 @@ WRITES = (
     (PostgresRunStorage, "handle_run_event"),
     (PostgresRunStorage, "add_run_tags"),
 )
+# Methods that read, by the beginnings of their names.
+READS = ("get_", "has_")
 
 
 def wait_for_postgres() -> None:
     """Makes this process wait whenever the database is away."""
     utils.retry_pg_connection_fn = connected
-    for storage, name in WRITES:
+    reads = [
+        (storage, name)
+        for storage in (PostgresEventLogStorage, PostgresRunStorage)
+        for name, _ in getmembers(storage, isfunction)
+        if name.startswith(READS)
+    ]
+    for storage, name in (*WRITES, *reads):
         setattr(storage, name, _repeated(getattr(storage, name)))
 
 

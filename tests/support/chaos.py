@@ -18,6 +18,7 @@ SERVICES = ["postgres", "guard", "code_location", "webserver", "daemon", "sign_i
 REASONS = (
     "It was killed from outside",
     "The run did not start.",
+    "An exception was thrown during execution",
     "Caught an unrecoverable error while dequeuing the run",
     "more memory than its limit",
     "no connection to Postgres",

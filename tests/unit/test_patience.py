@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from inspect import getmembers, isfunction
 from pathlib import PosixPath
 from unittest.mock import Mock
 
@@ -10,6 +11,8 @@ from dagster import DagsterInstance, asset, materialize
 from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
 from dagster._utils import PICKLE_PROTOCOL
 from dagster_postgres import utils
+from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.run_storage import PostgresRunStorage
 from sqlalchemy.exc import OperationalError
 
 from control_plane.code_server import patience
@@ -92,3 +95,19 @@ def test_what_a_killed_run_left_goes_after_a_day_and_what_is_being_written_stays
     os.utime(left, (0, 0))
     folder_of_new(PosixPath(tmp_path))
     assert list(folder.iterdir()) == [written]
+
+
+def test_what_a_run_reads_is_read_again_when_its_connection_has_ended(clock, monkeypatch):
+    """Seen when Postgres was killed: a question for a table ended a run."""
+    monkeypatch.setattr(utils, "retry_pg_connection_fn", None)
+    answers = Mock(side_effect=[lost(), lost(), True])
+    for storage, name in patience.WRITES:
+        monkeypatch.setattr(storage, name, getattr(storage, name))
+    for storage in (PostgresEventLogStorage, PostgresRunStorage):
+        for name, function in getmembers(storage, isfunction):
+            if name.startswith(patience.READS):
+                monkeypatch.setattr(storage, name, function)
+    monkeypatch.setattr(PostgresEventLogStorage, "has_table", lambda _, name: answers(name))
+    patience.wait_for_postgres()
+    assert PostgresEventLogStorage.has_table(Mock(), "asset_keys") is True
+    assert clock == [patience.PAUSE_SECONDS] * 2
