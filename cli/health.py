@@ -11,6 +11,9 @@ from cli import commands, dotenv
 from cli.client import LOCATIONS, REPOSITORIES, VARIABLES
 from cli.stack import Stack, docker
 
+# What the probe of the daemon says (control_plane/probe.py).
+DISK_FULL = "the disk is full"
+
 
 def problems(stack: Stack) -> list[str]:
     """One line for each problem. The list is empty if there is none."""
@@ -27,6 +30,9 @@ def problems(stack: Stack) -> list[str]:
                          f" {last_line(stack, service) or 'make logs'}")  # fmt: skip
         elif state["Health"] not in ("healthy", ""):
             found.append(f"{service}: {state['Health']}: {_health_output(state['ID'])}")
+        elif service == "daemon" and DISK_FULL in (said := _health_output(state["ID"])):
+            # The service is unhealthy for the engine after three failures, a minute apart.
+            found.append(f"{service}: {said}")
     return found or location_errors(stack) or unset_variables(stack)
 
 

@@ -42,7 +42,7 @@ FORMS = {
     "KEEP_SUCCEEDED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
     "KEEP_FAILED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
     # A run must be there when the daemon launches it again, and for sensors that look at its end.
-    "KEEP_RUNS": (r"[1-9]\d*[hd]|forever", "90d, 12h or forever"),
+    "KEEP_RUNS": (r"[1-9]\d*[hd]|forever", "whole days or hours such as 90d or 12h, or forever"),
     "LOST_TICKS": ("launch-late|show", "launch-late or show"),
     "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }

@@ -53,8 +53,9 @@ def watch_containers() -> None:
     ) -> None:
         run = run_record.dagster_run
         is_ours = isinstance(instance.run_launcher, ComposeRunLauncher)
-        if is_ours and _is_dead(instance, run) and all_steps_are_done(instance, run):
-            _succeed(instance, run)
+        cause = _cause_of_death(instance, run) if is_ours else None
+        if cause and all_steps_are_done(instance, run):
+            _succeed(instance, run, cause)
         else:
             started(instance, workspace, run_record, logger)
 
@@ -76,16 +77,17 @@ def all_steps_are_done(instance: DagsterInstance, run: DagsterRun) -> bool:
     return {one.step_key for one in stats if one.status in good} == set(keys)
 
 
-def _is_dead(instance: DagsterInstance, run: DagsterRun) -> bool:
-    """Whether the container of a run has ended, and the run has not reported its end meanwhile."""
-    if instance.run_launcher.check_run_worker_health(run).status not in DEAD:
-        return False
+def _cause_of_death(instance: DagsterInstance, run: DagsterRun) -> str | None:
+    """Why the container of a run has ended, if the run has not reported its end meanwhile."""
+    health = instance.run_launcher.check_run_worker_health(run)
+    if health.status not in DEAD:
+        return None
     now = instance.get_run_by_id(run.run_id)
-    return bool(now and now.status == run.status)
+    return (health.msg or "-") if now and now.status == run.status else None
 
 
-def _succeed(instance: DagsterInstance, run: DagsterRun) -> None:
-    message = "The container ended after the last step, before it could report the run's success."
+def _succeed(instance: DagsterInstance, run: DagsterRun, cause: str) -> None:
+    message = f"All steps were done when the container ended, so the run is a success. {cause}"
     event = DagsterEvent(
         event_type_value=DagsterEventType.RUN_SUCCESS.value, job_name=run.job_name, message=message
     )

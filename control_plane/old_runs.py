@@ -57,6 +57,9 @@ SELECT run_id FROM unnest(CAST(:runs AS text[])) AS old (run_id)
 WHERE EXISTS (SELECT FROM event_logs e WHERE e.run_id = old.run_id)
 """)
 
+# Why such a run has no events.
+EMPTIED_TAG = "docker/events"
+
 logger = logging.getLogger("dagster.daemon.Housekeeper")
 
 
@@ -134,4 +137,6 @@ class OldRuns:
         self.instance.event_log_storage.delete_events(run_id)
         if whole:
             self.instance.delete_run(run_id)
+        else:
+            self.instance.add_run_tags(run_id, {EMPTIED_TAG: "deleted, KEEP_RUNS in .env"})
         self.deleted += 1

@@ -111,18 +111,18 @@ def daemon() -> str | None:
 
 
 def full(paths: Iterable[str]) -> str | None:
-    """Returns None, or which folder has too little space left."""
+    """Returns None, or which folders have too little space left."""
     import os
 
-    for path in paths:
-        disk = os.statvfs(path)
-        free = disk.f_bavail * disk.f_frsize
-        if free < LEAST_FREE_BYTES:
-            return (
-                f"the disk is full, {free // 2**20} MiB are left for {path}: delete what you do not"
-                " need (docs/how-to/keep-or-delete-history.md)"
-            )
-    return None
+    disks = {path: os.statvfs(path) for path in paths}
+    free = {path: disk.f_bavail * disk.f_frsize for path, disk in disks.items()}
+    few = [f"{free[p] // 2**20} MiB are left for {p}" for p in free if free[p] < LEAST_FREE_BYTES]
+    if not few:
+        return None
+    return (
+        f"the disk is full, {' and '.join(few)}: delete what you do not need"
+        " (docs/how-to/keep-or-delete-history.md)"
+    )
 
 
 def main() -> None:

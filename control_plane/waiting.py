@@ -6,6 +6,7 @@ not for which run. This module could be deleted if the queue reported it as an e
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -18,6 +19,8 @@ from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 # Shorter waits need no explanation.
 TELL_AFTER_SECONDS = 10
+# Another reason is told at the earliest so long after the one before.
+AGAIN_SECONDS = 60
 INTERVAL_SECONDS = 5
 # The oldest. In a long queue, the others follow when they come that far.
 AT_ONCE = 50
@@ -25,10 +28,22 @@ AT_ONCE = 50
 logger = logging.getLogger("dagster.daemon.Waiting")
 
 
+@dataclass(frozen=True)
+class Told:
+    """The reason that a run was told, and when, in seconds since 1970."""
+
+    why: str
+    at: float
+
+    def is_old(self, now: float) -> bool:
+        """Whether the run may be told another one."""
+        return now - self.at >= AGAIN_SECONDS
+
+
 def tell_waiting_runs() -> None:
-    """Makes the queue of this process tell each run once why it waits."""
+    """Makes the queue of this process tell each run why it waits, and when the reason changes."""
     original = QueuedRunCoordinatorDaemon._get_runs_to_dequeue  # pyright: ignore[reportPrivateUsage]
-    told: set[str] = set()
+    told: dict[str, Told] = {}
     next_at = 0.0
 
     def get_runs_to_dequeue(
@@ -44,9 +59,9 @@ def tell_waiting_runs() -> None:
             next_at = now + INTERVAL_SECONDS
             try:
                 waiting = _waiting(instance, {run.run_id for run in found}, now)
-                told.intersection_update(run.run_id for run in waiting)
-                news = [run for run in waiting if run.run_id not in told]
-                _tell(self, instance, concurrency_config.run_queue_config, news, told)
+                for gone in told.keys() - {run.run_id for run in waiting}:
+                    del told[gone]
+                _tell(self, instance, concurrency_config.run_queue_config, waiting, told)
             except Exception:  # the runs that were found are launched all the same
                 logger.exception("it cannot be said why runs wait")
         return found
@@ -72,17 +87,19 @@ def _tell(
     instance: DagsterInstance,
     limits: Any,  # noqa: ANN401 # upstream's
     runs: Sequence[DagsterRun],
-    told: set[str],
+    told: dict[str, Told],
 ) -> None:
-    """Writes the reasons, and adds the runs for which there is one to `told`."""
-    if not runs:
+    """Writes the reasons that are new, and notes them in `told`, by run."""
+    now = get_current_timestamp()
+    due = [run for run in runs if run.run_id not in told or told[run.run_id].is_old(now)]
+    if not due:
         return
     records = daemon._get_in_progress_run_records(instance)  # pyright: ignore[reportPrivateUsage]
-    for run in runs:
+    for run in due:
         why = reason(daemon, limits, records, run)
-        if why:
+        if why and (run.run_id not in told or told[run.run_id].why != why):
             instance.report_engine_event(f"Waiting in the queue: {why}", run)
-            told.add(run.run_id)
+            told[run.run_id] = Told(why, now)
 
 
 def reason(
@@ -103,8 +120,10 @@ def reason(
     if -1 < most <= len(in_progress):
         return f"{len(in_progress)} runs are in progress, max_concurrent_runs in dagster.yaml"
     tagged = [record.dagster_run for record in in_progress]
-    if TagConcurrencyLimitsCounter(limits.tag_concurrency_limits, tagged).is_blocked(run):
-        return "enough runs with its tags are in progress, tag_concurrency_limits in dagster.yaml"
+    for limit in limits.tag_concurrency_limits:
+        if TagConcurrencyLimitsCounter([limit], tagged).is_blocked(run):
+            tag = f"{limit['key']}={run.tags[limit['key']]}"
+            return f"the limit for its tag {tag} is {limit['limit']}, tag_concurrency_limits"
     held = cast("set[str]", daemon._global_concurrency_blocked_runs)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
     if run.run_id in held:
         pools = cast("Any", run.run_op_concurrency).root_key_counts

@@ -68,7 +68,8 @@ def proposed(memory: float, limit: float | None) -> int:
 def shown(row: Mapping[str, str]) -> list[str]:
     """A line of the table."""
     memory, limit = float(row["memory"]), float(row["most"]) if row["most"] else None
-    times = [f"{float(row[column] or 0):.1f} s" for column in TIMES]
+    # A run that was killed for its memory in its first seconds has noted no times.
+    times = [f"{float(row[column]):.1f} s" if row[column] else "-" for column in TIMES]
     amounts = row["memory_median"], row["memory"], row["most"] or "none"
     own = row["job"], row["location"], row["runs"]
     return [*own, *amounts, f"{proposed(memory, limit)}m", *times]

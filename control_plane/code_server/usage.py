@@ -18,7 +18,7 @@ from dagster_postgres.run_storage import PostgresRunStorage
 
 INTERVAL_SECONDS = 0.2
 # A run that is killed keeps the figures that it noted last.
-NOTE_SECONDS = 15
+FIRST_NOTE_SECONDS, NOTE_SECONDS = 2, 15
 ENDS = {
     DagsterEventType.RUN_SUCCESS,
     DagsterEventType.RUN_FAILURE,
@@ -150,11 +150,13 @@ class Notes(threading.Thread):
 
     def run(self) -> None:
         """Until the run ends."""
-        rounds = 0
+        rounds, due = 0, FIRST_NOTE_SECONDS
         while not self.ended.wait(INTERVAL_SECONDS):
             self.usage.sample()
             rounds += 1
-            if rounds % round(NOTE_SECONDS / INTERVAL_SECONDS) == 0:
+            seconds = rounds * INTERVAL_SECONDS
+            if seconds >= due:
+                due = max(due + NOTE_SECONDS, seconds)
                 self._try()
 
     def end(self) -> None:

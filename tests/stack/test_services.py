@@ -56,7 +56,8 @@ def test_a_full_disk_makes_the_daemon_unhealthy_and_is_named(stack):
     full = "from control_plane import probe; probe.LEAST_FREE_BYTES = 2**62; print(probe.daemon())"
     said = docker("exec", stack.container_of("daemon"), "python", "-c", full)
     assert "the disk is full, " in said
-    assert "are left for /var/lib/dagster/storage: delete what you do not need" in said
+    assert "are left for /var/lib/dagster/storage and " in said
+    assert "are left for /var/lib/dagster/compute-logs: delete what you do not need" in said
 
 
 def test_migrating_a_database_that_is_up_to_date_is_harmless(stack):

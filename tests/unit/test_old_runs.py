@@ -100,6 +100,7 @@ def test_a_sensor_s_run_stays_in_the_list_so_that_the_sensor_does_not_launch_it_
     runs.tidy(later(91))
     assert left(instance) == {run}
     assert not instance.all_logs(run)
+    assert instance.get_run_by_id(run).tags["docker/events"] == "deleted, KEEP_RUNS in .env"
     runs.tidy(later(93))
     assert runs.deleted == 1
 

@@ -63,7 +63,7 @@ def test_without_a_limit_none_is_named_by_version_1_either(version_1):
 
 def test_a_run_notes_its_figures_while_it_goes_on_and_once_at_its_end(version_2, monkeypatch):
     monkeypatch.setattr("control_plane.code_server.usage.INTERVAL_SECONDS", 0.001)
-    monkeypatch.setattr("control_plane.code_server.usage.NOTE_SECONDS", 0.002)
+    monkeypatch.setattr("control_plane.code_server.usage.FIRST_NOTE_SECONDS", 0.002)
     noted = threading.Event()
     note = Mock(side_effect=noted.set)
     notes = Notes(Usage(version_2), note)

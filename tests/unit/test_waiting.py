@@ -3,7 +3,7 @@
 from unittest.mock import Mock
 
 import pytest
-from dagster import DagsterRunStatus
+from dagster import DagsterEvent, DagsterRunStatus
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
@@ -82,7 +82,7 @@ def test_when_a_limit_for_tags_is_reached_it_says_so(queue):
     held, free = queue.add(database="b"), queue.add()
     assert queue.look() == [free]
     (said,) = queue.said(held)
-    assert "enough runs with its tags are in progress, tag_concurrency_limits" in said
+    assert said.endswith("the limit for its tag database=b is 1, tag_concurrency_limits")
     assert queue.said(free) == []
 
 
@@ -99,3 +99,19 @@ def test_runs_are_launched_also_when_the_reasons_cannot_be_written(queue, monkey
     held = [queue.add(database="a") for _ in range(2)]
     monkeypatch.setattr(queue.instance, "report_engine_event", Mock(side_effect=OSError("full")))
     assert queue.look() == held[:1]
+
+
+def test_when_another_limit_holds_it_the_run_is_told_so_some_time_later(queue, monkeypatch):
+    other, _ = (queue.add(DagsterRunStatus.STARTED, database="a") for _ in range(2))
+    run = queue.add(database="b")
+    queue.look()
+    end = DagsterEvent("PIPELINE_SUCCESS", "one")
+    queue.instance.report_dagster_event(end, run_id=other)
+    queue.look()
+    assert len(queue.said(run)) == 1
+    monkeypatch.setattr(waiting, "AGAIN_SECONDS", 0)
+    queue.look()
+    queue.look()
+    first, second = queue.said(run)
+    assert "max_concurrent_runs" in first
+    assert "the limit for its tag database=b is 1" in second
