@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self, cast
 
 from dagster import DagsterInvariantViolationError
@@ -42,6 +43,8 @@ RETRIES_BEFORE_TAG = "docker/max_retries_before"
 # A guard that is killed is back within seconds.
 GUARD_SECONDS = 30
 NO_GUARD = "Error while fetching server API version"
+# Between the creation of a container and its start there are milliseconds.
+LAUNCH_TIME = timedelta(seconds=15)
 # So many lines of a dead container's output go to the run's event log. The guard allows no other.
 LINES = 50
 
@@ -157,7 +160,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         if container is None:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, GONE.format(identifier[:12]))
         state = container.attrs["State"]
-        if container.status in MAY_REPORT:
+        if container.status in MAY_REPORT and not self._is_left_behind(run, container.attrs):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         limit = self.get_container_context(run).container_kwargs.get("mem_limit")
         if state["OOMKilled"]:
@@ -166,6 +169,13 @@ class ComposeRunLauncher(DockerRunLauncher):
                 peak = of_limit(byte_count(limit), byte_count(limit))
                 self._instance.add_run_tags(run.run_id, {MEMORY_TAG: peak})
         return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
+
+    def _is_left_behind(self, run: DagsterRun, container: Mapping[str, Any]) -> bool:
+        """Whether the launch of a run ended after it had created the container."""
+        if container["State"]["Status"] != "created" or run.run_id in self.launching:
+            return False
+        created = datetime.fromisoformat(container["Created"])
+        return datetime.now(UTC) - created > LAUNCH_TIME
 
     def get_run_worker_debug_info(
         self, run: DagsterRun, include_container_logs: bool | None = True

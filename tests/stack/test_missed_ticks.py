@@ -1,5 +1,7 @@
 """A schedule whose ticks were due while the daemon was away."""
 
+import re
+
 from support.harness import wait_until
 
 SCHEDULE = "every_minute_nothing"
@@ -45,5 +47,5 @@ def test_the_last_five_due_ticks_are_launched_and_the_others_are_counted_on_its_
     (lost,) = set(found) - set(launched)
     assert len(launched) >= 5  # one more, if a minute begins meanwhile
     assert launched == sorted(launched, reverse=True)
-    assert lost.startswith(("4 ticks from ", "5 ticks from "))
+    assert re.match(r"[4-9] ticks from ", lost), lost
     assert "are not launched late: the code server or the daemon was away" in lost

@@ -108,22 +108,18 @@ class Chaos:
         self.recoveries = defaultdict(list)
         # The requests whose runs are not launched again.
         self.not_retried = set()
-        self.faults = {
-            **{f"{service} killed": lambda s=service: kill(stack, s) for service in SERVICES},
-            "code server hung for 10 s": self.hang_code_server,
-            "code server gone for 10 s": lambda: self.away("code_location", 10),
+        places = "in a step", "while it writes", "between two steps", "after the last step"
+        self.run_faults = {
             "Postgres away for 20 s": lambda: self.away("postgres", 20),
             "run cut off from Postgres for 20 s": self.cut_off,
             "run killed before its first step": self.kill_before_the_first_step,
-            **{
-                f"run killed {where}": lambda w=where: self.kill_run(w)
-                for where in (
-                    "in a step", "while it writes", "between two steps", "after the last step",
-                )
-            },
+            **{f"run killed {where}": lambda w=where: self.kill_run(w) for where in places},
+        }
+        self.service_faults = {
+            **{f"{service} killed": lambda s=service: kill(stack, s) for service in SERVICES},
+            "code server hung for 10 s": self.hang_code_server,
+            "code server gone for 10 s": lambda: self.away("code_location", 10),
             "everything killed": self.kill_everything,
-        }  # fmt: skip
-        self.long_faults = {
             "daemon stopped and started": lambda: self.stack.compose("restart", "daemon"),
             "Postgres away for 60 s": lambda: self.away("postgres", 60),
             "run needs too much memory": self.exceed_the_memory,
@@ -209,7 +205,7 @@ class Chaos:
 
     def inject(self, fault):
         """One fault, and the time from its end until nothing waits for anything."""
-        {**self.faults, **self.long_faults}[fault]()
+        {**self.run_faults, **self.service_faults}[fault]()
         over = time.monotonic()
         last = self.traffic.requests
         wait_until(lambda: self.has_recovered(last), f"the recovery from: {fault}", 300)

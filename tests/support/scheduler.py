@@ -24,7 +24,7 @@ SECONDS = {
     "tests/browser/test_requests.py": 40,
     "tests/browser/test_sign_in_page.py": 60,
     "tests/browser/test_ui.py": 130,
-    "tests/chaos/test_chaos.py": 240,
+    "tests/chaos/test_chaos.py": 150,
     "tests/machine/test_debian_13.py": 350,
     "tests/stores/test_io_managers.py": 350,
     "tests/stack/test_command_line.py::test_a_changed": 80,

@@ -1,8 +1,11 @@
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 from dagster import DagsterInvariantViolationError, DagsterRun
 from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.launcher import WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
@@ -122,3 +125,33 @@ def test_a_launch_waits_half_a_minute_for_the_guard_and_repeats_nothing_that_it_
             launch._launch_container_with_command(run, "image", [])
     assert sum(slept) == (away if launches else 31 if away > 30 else 0)
     assert not launch.launching
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "is_launching", "health"),
+    [
+        ("created", 5, False, WorkerStatus.RUNNING),
+        ("created", 20, False, WorkerStatus.FAILED),
+        ("created", 20, True, WorkerStatus.RUNNING),
+        ("running", 9999, False, WorkerStatus.RUNNING),
+        ("exited", 1, False, WorkerStatus.FAILED),
+    ],
+)
+def test_a_container_that_was_created_and_not_started_is_dead_when_its_launch_is_over(
+    monkeypatch, status, seconds, is_launching, health
+):
+    launch = ComposeRunLauncher.from_config_value(DATA, {"networks": ["n"]})
+    run = DagsterRun(job_name="job", tags={"docker/container_id": "c1"})
+    created = datetime.now(UTC) - timedelta(seconds=seconds)
+    state = {"Status": status, "ExitCode": 0, "OOMKilled": False, "Error": ""}
+    # The engine writes nanoseconds.
+    attributes = {"State": state, "Created": f"{created:%Y-%m-%dT%H:%M:%S}.123456789Z"}
+    container = SimpleNamespace(status=status, attrs=attributes)
+    monkeypatch.setattr(launch, "_container_of", lambda _: container)
+    monkeypatch.setattr(launch, "get_container_context", Mock())
+    if is_launching:
+        launch.launching.add(run.run_id)
+    try:
+        assert launch.check_run_worker_health(run).status == health
+    finally:
+        launch.launching.discard(run.run_id)
