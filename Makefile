@@ -90,7 +90,7 @@ test-whole: .venv/made ## Run what `make test` leaves out: bare machines, upgrad
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
 
-test-chaos: .venv/made ## Kill, hang and cut off everything on one stack, at least 300 times (half an hour).
+test-chaos: .venv/made ## Kill, hang and cut off everything on one stack, at least 300 times (half an hour; not in .ci/run).
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -s -m chaos
 

@@ -24,7 +24,6 @@ SECONDS = {
     "tests/browser/test_requests.py": 40,
     "tests/browser/test_sign_in_page.py": 60,
     "tests/browser/test_ui.py": 130,
-    "tests/chaos/test_chaos.py": 150,
     "tests/machine/test_debian_13.py": 350,
     "tests/stores/test_io_managers.py": 350,
     "tests/stack/test_command_line.py::test_a_changed": 80,
@@ -55,7 +54,6 @@ SECONDS = {
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
 NOT_SHARED = (
-    "tests/chaos/",
     "tests/stores/",
     "tests/stack/test_moving_in",
     "tests/stack/test_scaffolded_files",
