@@ -4,10 +4,10 @@ The gap: outside the web server Dagster opens a new connection for every query (
 queue poll each second that is six connections a second when idle, half of the stack's CPU time
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
 connections with `optimize_for_webserver`, and so does this module. It adds to launches
-(launcher/images.py), to the queue (waiting.py), to the scheduler (lost_ticks.py) and to the run
-monitoring (monitoring.py), and has one thread more (housekeeping.py). Apart from that, it does what
-the command does. It could be deleted if `dagster-daemon run` had the web server's option
-`--db-pool-recycle`.
+(launcher/images.py), to the queue (waiting.py), to the scheduler (lost_ticks.py), to the run
+monitoring (monitoring.py) and to the retries (retries.py), and has one thread more
+(housekeeping.py). Apart from that, it does what the command does. It could be deleted if
+`dagster-daemon run` had the web server's option `--db-pool-recycle`.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from control_plane.housekeeping import keep_house
 from control_plane.launcher.images import note_images
 from control_plane.lost_ticks import launch_lost_ticks
 from control_plane.monitoring import watch_containers
+from control_plane.retries import wait_for_statuses
 from control_plane.waiting import tell_waiting_runs
 from control_plane.workspace import name_code_location, workspace_files
 
@@ -39,6 +40,7 @@ def main() -> None:
     tell_waiting_runs()
     launch_lost_ticks()
     watch_containers()
+    wait_for_statuses()
     with (
         contextlib.suppress(KeyboardInterrupt),
         capture_interrupts(),
