@@ -103,7 +103,8 @@ def measure(stack: Stack, label: str) -> list[str]:
 
 def memory(stack: Stack, service: str) -> float:
     """What a service uses now in MiB, without the page cache."""
-    read = "cat /sys/fs/cgroup/memory.stat /sys/fs/cgroup/memory/memory.stat 2>/dev/null || true"
+    # The two versions of control groups have it in different places.
+    read = "cd /sys/fs/cgroup; [ -f memory.stat ] || cd memory; cat memory.stat"
     text = stack.compose("exec", "--no-TTY", service, "sh", "-c", read).stdout
     found = dict(line.split() for line in text.splitlines())
     return int(found.get("total_rss") or found["anon"]) / 2**20

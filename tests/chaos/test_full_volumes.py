@@ -62,7 +62,7 @@ def full(stack, volume):
     image = stack.config["services"]["postgres"]["image"]
     where = "--network=none", f"--volume={stack.name}_{volume}:/volume", "--user=0:0"
     run = "run", "--rm", *where, "--entrypoint=sh", image, "-c"
-    docker(*run, "cat /dev/zero >/volume/filling || true")
+    docker(*run, "cat /dev/zero 2>&1 >/volume/filling | grep 'No space left on device'")
     try:
         yield
     finally:
