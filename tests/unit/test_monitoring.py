@@ -10,8 +10,10 @@ from dagster import DagsterRun, DagsterRunStatus
 from dagster._core.events import StepSuccessData
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._daemon.monitoring import run_monitoring
 from dagster_docker import DockerRunLauncher
 
+from control_plane import monitoring
 from control_plane.launcher import ComposeRunLauncher
 from control_plane.launcher.images import _keeps_image, _not_inherited
 from control_plane.monitoring import CUT_OFF, _fail, _first, all_steps_are_done
@@ -188,3 +190,28 @@ def test_a_retry_keeps_the_image_only_if_asked_to_and_if_it_is_known(
     monkeypatch.setenv("RETRY_WITH", setting)
     run = run_with({"dagster/image": image}, parent_run_id=parent, root_run_id=parent)
     assert _keeps_image(run) == kept
+
+
+@pytest.mark.parametrize(
+    ("health", "is_done", "decides"),
+    [(DEAD, True, "PIPELINE_SUCCESS"), (DEAD, False, "upstream"), (ALIVE, True, "upstream")],
+)
+def test_a_run_whose_container_died_after_its_last_step_succeeds_and_says_how_it_ended(
+    monkeypatch, health, is_done, decides
+):
+    decided = []
+    for name in ("monitor_starting_run", "monitor_started_run", "monitor_canceling_run"):
+        monkeypatch.setattr(run_monitoring, name, lambda *_: decided.append("upstream"))
+    monkeypatch.setattr(monitoring, "all_steps_are_done", lambda *_: is_done)
+    monitoring.watch_containers()
+    run = run_with(ITS_OWN, DagsterRunStatus.STARTED)
+    launcher = Mock(spec=ComposeRunLauncher, **{"check_run_worker_health.return_value": health})
+    instance = Mock(run_launcher=launcher, **{"get_run_by_id.return_value": run})
+    instance.report_dagster_event.side_effect = lambda event, run_id: decided.append(event)
+    run_monitoring.monitor_started_run(instance, Mock(), Mock(dagster_run=run), Mock())
+    (what,) = decided
+    if decides == "upstream":
+        assert what == "upstream"
+    else:
+        assert what.event_type_value == decides
+        assert what.message.endswith("It was killed.")

@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+from dagster._daemon.auto_run_reexecution import event_log_consumer
+
 from control_plane import retries
 
 
@@ -29,3 +31,16 @@ def test_a_run_whose_status_does_not_change_holds_nothing_up(monkeypatch):
     records = [record(is_finished=False)]
     instance = Mock(**{"get_run_records.return_value": records})
     assert retries.records_of_ended(instance, records) == records
+
+
+def test_the_daemon_s_retry_thread_gets_the_runs_that_have_ended(monkeypatch):
+    got = []
+    name = "consume_new_runs_for_automatic_reexecution"
+    monkeypatch.setattr(event_log_consumer, name, lambda _, runs, __: iter(got.append(runs) or ()))
+    monkeypatch.setattr(retries, "PAUSE_SECONDS", 0)
+    retries.wait_for_statuses()
+    late = [record(is_finished=True)]
+    context = Mock(**{"instance.get_run_records.return_value": late})
+    (handler,) = event_log_consumer.EventLogConsumerDaemon().handle_updated_runs_fns
+    assert list(handler(context, [record(is_finished=False)], Mock())) == []
+    assert got == [late]
