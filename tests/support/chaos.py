@@ -132,8 +132,8 @@ class Chaos:
         shutil.copy(DEFINITIONS, defs)
         done = self.stack.verb("up")
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-        self.began = time.time()
         self.stack.graphql(SWITCH_ON, which=SCHEDULE)
+        self.began = time.time()
         self.traffic.start()
 
     # The faults. Each returns when it is over.
