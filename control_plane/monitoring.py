@@ -117,12 +117,16 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
                 end(instance, run, CUT_OFF)
                 return
         else:
-            health = launcher.check_run_worker_health(run)
-            if health.status in DEAD:
-                # It may have reported its end meanwhile, or its container may be another one.
-                if _is_same(instance, run):
-                    end(instance, run, _reason(instance, run, health, logger))
-                return
+            try:
+                health = launcher.check_run_worker_health(run)
+            except Exception:  # the guard is away, for example: Dagster's timeout still holds
+                logger.exception("the container of run %s cannot be inspected", run.run_id)
+            else:
+                if health.status in DEAD:
+                    # It may have reported its end meanwhile, or its container may be another one.
+                    if _is_same(instance, run):
+                        end(instance, run, _reason(instance, run, health, logger))
+                    return
         upstream(instance, run_record, logger)
 
     return monitor

@@ -32,6 +32,8 @@ RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 JOB_NAME = re.compile(r"[A-Za-z0-9_]{1,255}")
 # The states in which a container uses memory and CPU.
 ALIVE = ("running", "paused", "restarting")
+# What the launcher reads of a run container, besides its log.
+INSPECTED = ("Id", "Image", "State", "Created")
 # A run may request less of these than dagster.yaml allows.
 RESOURCES = ("Memory", "NanoCpus", "PidsLimit")
 UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}

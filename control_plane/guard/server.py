@@ -36,6 +36,7 @@ from aiohttp.http import HttpProcessingError
 from control_plane.guard.policy import (
     ALIVE,
     DOCKER_STOP_SECONDS,
+    INSPECTED,
     JOB_LABEL,
     MAX_BODY_BYTES,
     RUN_LABEL,
@@ -184,9 +185,7 @@ class Engine:
             raise Missing({"message": f"No such container: {identifier}"})
         # The SDK reads Tty before it reads the log.
         config = {"Tty": False}
-        return {
-            "Id": found["Id"], "State": found["State"], "Image": found["Image"], "Config": config,
-        }  # fmt: skip
+        return {**{name: found[name] for name in INSPECTED}, "Config": config}
 
     async def inspect(self, path: re.Match[str], _: bytes) -> Answer:
         """State and image of a run container, without its environment."""

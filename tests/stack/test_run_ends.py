@@ -49,6 +49,29 @@ def test_a_run_that_dies_before_its_start_fails_at_once_with_its_last_lines(stac
     assert "out of luck" in said
 
 
+def test_a_run_whose_container_was_created_and_never_started_fails_and_is_launched_again(stack):
+    """As if the daemon had been killed between the two."""
+    stack.compose("stop", "daemon")
+    try:
+        run = stack.launch("talk")
+        labels = {"dagster/stack": stack.name, "dagster/run_id": run, "dagster/job_name": "talk"}
+        image = stack.config["services"]["code_location"]["image"]
+        options = [f"--label={name}={labels[name]}" for name in labels]
+        container = docker("create", *options, image, "true").strip()
+        tag = f'"docker/container_id": "{container}", '
+        stack.sql(
+            "UPDATE runs SET status = 'STARTING', run_body = replace(replace(run_body,"
+            " 'DagsterRunStatus.QUEUED', 'DagsterRunStatus.STARTING'),"
+            f" '\"tags\": {{', '\"tags\": {{{tag}') WHERE run_id = '{run}'"
+        )
+    finally:
+        stack.compose("start", "daemon")
+    assert stack.finished(run, seconds=100) == "FAILURE"  # start_timeout_seconds is 180
+    assert "The run did not start." in stack.said_of(run)
+    (again,) = wait_until(lambda: stack.retries_of(run), "a second attempt")
+    assert stack.finished(again) == "SUCCESS"
+
+
 def test_a_run_waits_while_postgres_is_away_and_succeeds(stack):
     """For longer than Dagster's own six attempts, which take six seconds."""
     run = stack.launch("reports")

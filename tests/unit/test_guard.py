@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from control_plane.guard import server
 from control_plane.guard.policy import (
     COMMANDS,
+    INSPECTED,
     MAX_BODY_BYTES,
     RESOURCES,
     Malformed,
@@ -317,7 +318,8 @@ class FakeEngine:
             mine = identifier == MINE
             labels = {"dagster/stack": "blue", "dagster/run_id": RUN} if mine else {"x": "y"}
             config = {"Labels": labels, "Env": ["PASSWORD=1"]}
-            return web.json_response({"Id": MINE, "Image": "i", "State": {}, "Config": config})
+            found = {"Id": MINE, "Image": "i", "State": {}, "Created": "then", "Path": "sh"}
+            return web.json_response({**found, "Config": config})
         if path.endswith("/stop") and self.may_stop:
             await self.may_stop.wait()
         return web.json_response({"Id": MINE}, status=201)
@@ -433,7 +435,7 @@ def test_the_engine_is_asked_for_its_version_now_and_then(policy, monkeypatch, s
 def test_inspecting_shows_no_environment(policy):
     ((_, body),), _ = run(policy, DAEMON, line("GET", f"{PATH}/json"))
     answer = json.loads(body)
-    assert set(answer) == {"Id", "State", "Image", "Config"}
+    assert set(answer) == {*INSPECTED, "Config"}
     assert set(answer["Config"]) == {"Tty"}
 
 

@@ -40,7 +40,7 @@ def monitored(
     """What is done about a run: the words of its failure, or `upstream` if Dagster decides."""
     done = []
     launcher = Mock(spec=kind, **{
-        "check_run_worker_health.return_value": health,
+        "check_run_worker_health.side_effect": [health],
         "get_run_worker_debug_info.side_effect": [lines],
     })  # fmt: skip
     if kind is ComposeRunLauncher:
@@ -70,6 +70,10 @@ def test_a_run_that_starts_fails_when_its_container_has_died():
 def test_it_fails_also_when_the_last_lines_cannot_be_read():
     words = "The run did not start. It was killed."
     assert monitored(run_with(ITS_OWN), lines=OSError("no log")) == [words]
+
+
+def test_when_its_container_cannot_be_inspected_dagster_s_timeout_holds():
+    assert monitored(run_with(ITS_OWN), health=OSError("the guard is away")) == ["upstream"]
 
 
 @pytest.mark.parametrize("tags", [{}, {"docker/container_id": ""}])

@@ -12,7 +12,7 @@ from dagster_docker import DockerRunLauncher
 from docker.errors import DockerException
 
 from control_plane import launcher as launcher_module
-from control_plane.guard.policy import Policy
+from control_plane.guard.policy import INSPECTED, Policy
 from control_plane.instance_file import Unset, fill
 from control_plane.launcher import ComposeRunLauncher
 
@@ -146,6 +146,7 @@ def test_a_container_that_was_created_and_not_started_is_dead_when_its_launch_is
     state = {"Status": status, "ExitCode": 0, "OOMKilled": False, "Error": ""}
     # The engine writes nanoseconds.
     attributes = {"State": state, "Created": f"{created:%Y-%m-%dT%H:%M:%S}.123456789Z"}
+    assert attributes.keys() <= set(INSPECTED)
     container = SimpleNamespace(status=status, attrs=attributes)
     monkeypatch.setattr(launch, "_container_of", lambda _: container)
     monkeypatch.setattr(launch, "get_container_context", Mock())
