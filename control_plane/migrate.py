@@ -13,7 +13,7 @@ from typing import cast
 from dagster import DagsterInstance
 from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
 
-GRANTS = Path(__file__).parent / "postgres/grants.sql"
+POSTGRES = Path(__file__).parent / "postgres"
 
 
 def main() -> None:
@@ -31,7 +31,9 @@ def main() -> None:
             runs.get_run_storage_id()
             with runs.connect() as connection:
                 # Without parameters: a percent sign in the file is not a placeholder.
-                connection.execution_options(no_parameters=True).exec_driver_sql(GRANTS.read_text())
+                connection.execution_options(no_parameters=True)
+                for file in ("grants.sql", "notifications.sql"):
+                    connection.exec_driver_sql((POSTGRES / file).read_text())
     except Exception as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         sys.exit(f"migrate: refused, nothing else was started: {reason}")
