@@ -4,8 +4,9 @@ The gap: a project that names no executor gets Dagster's `multiprocess`, which s
 each step that imports everything again. Where each run has its own container, that isolates
 nothing: it takes 19 to 41 s and 484 MiB for a run of 1.1 s and 175 MiB. Such a project gets the
 in-process executor here. Dagster reads a project's `.env` in `dg dev` only. Here it comes from a
-volume, so that its values are in no image and in no `docker inspect`. Runs also wait for Postgres
-(patience.py), write values whole (whole_values.py) and note what they use (usage.py). This module
+volume, so that its values are in no image and in no `docker inspect`. Runs also start steps faster
+(warm_steps.py), keep their connections (kept_connections.py), wait for Postgres (patience.py),
+write values whole (whole_values.py) and note what they use (usage.py). This module
 could be deleted if the instance could name a default executor, and if `dagster api grpc` read
 `.env`.
 """
@@ -25,11 +26,13 @@ from dotenv import dotenv_values
 
 from control_plane.code_server import hand_over
 from control_plane.code_server.executor import in_container
+from control_plane.code_server.kept_connections import keep_connections_of_run
 from control_plane.code_server.left_out import left_out
 from control_plane.code_server.patience import wait_for_postgres
 from control_plane.code_server.project import definitions_module
 from control_plane.code_server.put_in import PROJECT
 from control_plane.code_server.usage import note_usage
+from control_plane.code_server.warm_steps import start_steps_warm
 from control_plane.code_server.whole_values import write_whole_values
 
 SETTINGS = hand_over.SETTINGS / ".env"
@@ -49,6 +52,8 @@ if SETTINGS.is_file():
 write_whole_values()
 IS_SERVER = "grpc" in sys.argv
 if not IS_SERVER:
+    start_steps_warm()
+    keep_connections_of_run()
     wait_for_postgres()
     note_usage()
 

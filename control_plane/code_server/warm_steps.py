@@ -1,0 +1,38 @@
+"""The processes of steps start with Dagster imported, for jobs with the multiprocess executor.
+
+The gap: by default, that executor starts each step with a new interpreter, which imports Dagster
+again. Its setting `forkserver` forks the steps from a process that has imported, but imports only
+what it is told, and ignores a module that it cannot import. Here it is the default, with Dagster's
+own modules. Code of the project is imported in each step, as before: connections or threads that it
+makes when it is imported do not survive a fork. This module could be deleted if Dagster's preload
+were complete.
+"""
+
+from typing import Any
+
+from dagster._core.executor.multiprocess import MultiprocessExecutor
+
+# What a step imports besides the project. None of them opens a connection or starts a thread.
+PRELOAD = [
+    "dagster",
+    "dagster._cli",
+    "dagster._core.executor.multiprocess",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+    "dagster_postgres.event_log",
+    "dagster_postgres.run_storage",
+    "dagster_postgres.schedule_storage",
+    "control_plane.code_server.patience",
+]
+
+
+def start_steps_warm() -> None:
+    """Makes `forkserver` the default of this process's multiprocess executors."""
+    create = MultiprocessExecutor.__init__
+
+    def init(self: MultiprocessExecutor, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 # upstream's
+        if named.get("start_method") is None:
+            named |= {"start_method": "forkserver", "explicit_forkserver_preload": PRELOAD}
+        create(self, *arguments, **named)
+
+    MultiprocessExecutor.__init__ = init
