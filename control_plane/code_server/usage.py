@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from dagster import DagsterEvent, DagsterEventType
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster_postgres.run_storage import PostgresRunStorage
 
 INTERVAL_SECONDS = 0.2
@@ -25,6 +26,14 @@ ENDS = {
     DagsterEventType.RUN_CANCELED,
 }
 MEMORY_TAG, CPU_TAG, WALL_TAG = "docker/memory_peak", "docker/cpu_time", "docker/wall_time"
+# Of a run that is not launched again: the number of retries that it had. A run that somebody
+# launches in its place gets that number again (launcher/images.py).
+RETRIES_BEFORE_TAG = "docker/max_retries_before"
+TOO_MUCH_MEMORY = (
+    "The {} used more memory than its limit of {}, and {} killed. It is not launched again, because"
+    " the same would happen. Raise the limit (docs/how-to/limit-a-run.md), or use less memory"
+    " (docs/how-to/large-data.md)."
+)
 MIB = 2**20
 # Version 1 of the control groups has a number for "no limit", which no machine reaches.
 NO_LIMIT = 2**60
@@ -51,6 +60,7 @@ class Usage:
         self.cpu = group / "cpu.stat" if self.is_v2 else group / "cpuacct/cpuacct.usage"
         limit = "memory.max" if self.is_v2 else "memory/memory.limit_in_bytes"
         self.limit = group / limit
+        self.kills = group / ("memory.events" if self.is_v2 else "memory/memory.oom_control")
         self.peak = 0
 
     def sample(self) -> None:
@@ -67,6 +77,11 @@ class Usage:
         """The CPU time of all its processes."""
         text = self.cpu.read_text()
         return int(text.split()[1]) / 1e6 if self.is_v2 else int(text) / 1e9
+
+    def killed(self) -> int:
+        """How many processes of this container the kernel has killed for their memory."""
+        found = dict(line.split() for line in self.kills.read_text().splitlines())
+        return int(found["oom_kill"])
 
     def tags(self) -> dict[str, str]:
         """The figures until now, as the run's page shows them."""
@@ -121,6 +136,8 @@ def note_usage() -> None:
         if event.event_type in ENDS:
             notes[0].end()
             _warn_of_lost_logs(self, run_id, event.job_name)
+        if event.event_type == DagsterEventType.RUN_FAILURE:
+            _name_killed_processes(usage, self, run_id, event.job_name)
         handle(self, run_id, event, update_timestamp)
 
     PostgresRunStorage.handle_run_event = handle_run_event
@@ -137,6 +154,33 @@ def _warn_of_lost_logs(storage: PostgresRunStorage, run_id: str, job: str) -> No
             instance.report_engine_event(message, job_name=job, run_id=run_id)
     except Exception:  # an image without that folder, or Postgres has no space either
         logger.exception("it cannot be said whether the disk is full")
+
+
+def _name_killed_processes(
+    usage: Usage, storage: PostgresRunStorage, run_id: str, job: str
+) -> None:
+    """The executor only knows that the process of a step was killed, not for what."""
+    try:
+        if not usage.killed():
+            return
+        instance = storage._instance  # pyright: ignore[reportPrivateUsage] # as subclasses do
+        limit = of_limit(int(usage.limit.read_text()), NO_LIMIT)
+        message = TOO_MUCH_MEMORY.format("run", limit, "one of its processes was")
+        instance.report_engine_event(message, job_name=job, run_id=run_id)
+        run = instance.get_run_by_id(run_id)
+        tags = do_not_retry(instance, run) if run else {}
+        if tags:
+            storage.add_run_tags(run_id, tags)
+    except Exception:  # the run has failed all the same
+        logger.exception("it cannot be said whether a process was killed for its memory")
+
+
+def do_not_retry(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
+    """The tags of a run that would fail again in the same way."""
+    if run.tags.get(RETRIES_BEFORE_TAG):
+        return {}
+    before = run.tags.get(MAX_RETRIES_TAG, str(instance.run_retries_max_retries))
+    return {MAX_RETRIES_TAG: "0", RETRIES_BEFORE_TAG: before}
 
 
 class Notes(threading.Thread):

@@ -19,14 +19,14 @@ from typing import Any, ClassVar, Self, cast
 from dagster import DagsterInvariantViolationError
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
-from dagster._core.storage.tags import DOCKER_IMAGE_TAG, MAX_RETRIES_TAG
+from dagster._core.storage.tags import DOCKER_IMAGE_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from docker.errors import DockerException
 
-from control_plane.code_server.usage import MEMORY_TAG, of_limit
+from control_plane.code_server.usage import MEMORY_TAG, do_not_retry, of_limit
 from control_plane.guard.policy import ALIVE, byte_count
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, last_lines
@@ -37,9 +37,6 @@ UNKNOWN = "unknown"
 # The launcher notes the ID of a container before it starts the container.
 MAY_REPORT = ("created", *ALIVE)
 GONE = "The container {} is not on this machine any more: somebody has removed it (or `make down`)."
-# Of a run that is not launched again: the number of retries that it had. A run that somebody
-# launches in its place gets that number again (images.py).
-RETRIES_BEFORE_TAG = "docker/max_retries_before"
 # A guard that is killed is back within seconds.
 GUARD_SECONDS = 30
 NO_GUARD = "Error while fetching server API version"
@@ -204,9 +201,8 @@ class ComposeRunLauncher(DockerRunLauncher):
 
     def do_not_retry(self, run: DagsterRun) -> None:
         """For a run that would fail again in the same way."""
-        if not run.tags.get(RETRIES_BEFORE_TAG):
-            before = run.tags.get(MAX_RETRIES_TAG, str(self._instance.run_retries_max_retries))
-            tags = {MAX_RETRIES_TAG: "0", RETRIES_BEFORE_TAG: before}
+        tags = do_not_retry(self._instance, run)
+        if tags:
             self._instance.add_run_tags(run.run_id, tags)
 
     def _most(self) -> Mapping[str, Any]:

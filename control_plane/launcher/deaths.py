@@ -8,6 +8,8 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from control_plane.code_server.usage import TOO_MUCH_MEMORY
+
 # With `docker run`, the command could not be started (docs.docker.com, "Exit status").
 NOT_STARTED = {126: "its command could not be executed", 127: "its command was not found"}
 SIGNALS = {
@@ -36,11 +38,7 @@ def cause(state: Mapping[str, Any], limit: str | int | None) -> str:
     if state["Status"] == "created":
         return f"The container was created and never started. {state['Error']}".strip()
     if state["OOMKilled"]:
-        return (
-            f"The container used more memory than its limit of {limit}, and was killed. It is not"
-            " launched again, because the same would happen. Raise the limit"
-            " (docs/how-to/limit-a-run.md), or use less memory (docs/how-to/large-data.md)."
-        )
+        return TOO_MUCH_MEMORY.format("container", limit, "was")
     if code in NOT_STARTED or state["Error"]:
         what = state["Error"] or NOT_STARTED[code]
         return f"The container did not start: {what} (exit code {code})."

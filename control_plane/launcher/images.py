@@ -19,8 +19,8 @@ from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from control_plane.code_server.usage import CPU_TAG, MEMORY_TAG, WALL_TAG
-from control_plane.launcher import RETRIES_BEFORE_TAG, UNKNOWN, code_server_of
+from control_plane.code_server.usage import CPU_TAG, MEMORY_TAG, RETRIES_BEFORE_TAG, WALL_TAG
+from control_plane.launcher import UNKNOWN, code_server_of
 
 SERVICE_LABEL = "com.docker.compose.service"
 # The tags of a run, by the label of its image.

@@ -41,6 +41,17 @@ def test_a_run_that_needs_too_much_memory_names_the_limit_and_is_not_launched_ag
     assert stack.retries_of(run) == []
 
 
+def test_a_step_in_a_process_of_its_own_that_needs_too_much_memory_names_the_limit_as_well(stack):
+    run = stack.launch("exceed_the_memory_in_a_process")
+    assert stack.finished(run) == "FAILURE"
+    said = stack.said_of(run)
+    assert "The run used more memory than its limit of 1024 MiB, and one of its processes" in said
+    assert stack.tags_of(run)["dagster/max_retries"] == "0"
+    later = stack.run("talk")  # what the retry daemon would have launched came before
+    assert stack.status_of(later) == "SUCCESS"
+    assert stack.retries_of(run) == []
+
+
 def test_a_run_that_dies_before_its_start_fails_at_once_with_its_last_lines(stack):
     run = stack.launch("die_before_the_start")
     assert stack.finished(run, seconds=60) == "FAILURE"  # start_timeout_seconds is 180

@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from dagster import (
     AssetCheckEvaluation,
@@ -13,6 +14,7 @@ from dagster import (
     AssetObservation,
     SkipReason,
     job,
+    multiprocess_executor,
     op,
     schedule,
     sensor,
@@ -73,6 +75,33 @@ def hang():
     wait_for_ever()
 
 
+@op
+def report_from_two_processes(context):
+    context.log.info("before the fork")
+    child = os.fork()
+    for number in range(20):
+        context.log.info(f"{'parent' if child else 'child'} {number}")
+    if not child:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@job
+def forks():
+    report_from_two_processes()
+
+
+@op
+def name_its_parent(context):
+    parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    context.log.info(f"parent: {parent.replace(bytes(1), b' ').decode()}")
+
+
+@job(executor_def=multiprocess_executor)
+def in_processes_of_their_own():
+    name_its_parent()
+
+
 @job(tags={"dagster-docker/memory": "512m", "dagster-docker/cpus": "0.5"})
 def small():
     speak()
@@ -91,6 +120,11 @@ def use_memory():
 
 @job
 def exceed_the_memory():
+    use_memory()
+
+
+@job(executor_def=multiprocess_executor)
+def exceed_the_memory_in_a_process():
     use_memory()
 
 

@@ -19,6 +19,7 @@ def version_1(tmp_path):
     stat = f"cache {900 * MIB}\nrss 1\ntotal_rss {200 * MIB}\ntotal_shmem {50 * MIB}\n"
     (tmp_path / "memory/memory.stat").write_text(stat)
     (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{2**30}\n")
+    (tmp_path / "memory/memory.oom_control").write_text("oom_kill_disable 0\noom_kill 1\n")
     (tmp_path / "cpuacct/cpuacct.usage").write_text("2500000000\n")
     return tmp_path
 
@@ -28,6 +29,7 @@ def version_2(tmp_path):
     """A control group as a kernel with version 2 shows it."""
     (tmp_path / "memory.stat").write_text(f"anon {200 * MIB}\nfile {900 * MIB}\nshmem {50 * MIB}\n")
     (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    (tmp_path / "memory.events").write_text("low 0\nmax 12\noom 1\noom_kill 1\n")
     (tmp_path / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 2000000\n")
     return tmp_path
 
@@ -42,6 +44,10 @@ def test_memory_counts_what_the_kernel_cannot_take_back_and_not_the_page_cache(g
     assert tags["docker/memory_peak"] == "250 MiB of 1024 MiB"
     assert tags["docker/cpu_time"] == "2.5 s"
     assert float(tags["docker/wall_time"].removesuffix(" s")) > 0
+
+
+def test_a_process_that_was_killed_for_its_memory_is_known(group):
+    assert Usage(group).killed() == 1
 
 
 def test_the_peak_stays_when_memory_is_given_back(version_2):
