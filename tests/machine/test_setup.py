@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from itertools import chain
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from support.engine import MAY_BE_KILLED, PID_FILE, end_engine
 from support.harness import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-PID_FILE = Path("/var/run/docker.pid")
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="imitates other machines with mounts")
@@ -109,14 +108,11 @@ def test_a_python_without_venv_is_named_to_a_user_who_cannot_install_it(without_
 
 @pytest.mark.alone
 @pytest.mark.skipif(
-    os.environ.get("TEST_ENGINE_MAY_BE_KILLED") != "1" or Path("/run/systemd/system").is_dir(),
-    reason="kills this machine's Docker engine: only where .ci/run or you say so",
+    not MAY_BE_KILLED, reason="kills this machine's Docker engine: only where .ci/run or you say so"
 )
 def test_a_killed_engine_is_started_again_and_the_stack_comes_back_by_itself(stack):
     run = stack.run("process_numbers")
-    engine = int(PID_FILE.read_text())
-    os.kill(engine, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{engine}").exists(), "the engine to be gone")
+    engine = end_engine()
     # The worst case: another process has its number by now.
     PID_FILE.write_text(str(os.getpid()))
     done = setup()

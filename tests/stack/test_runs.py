@@ -63,6 +63,39 @@ def test_a_run_shows_what_it_used_and_sizes_lists_it_by_job(stack, finished_run)
     assert re.fullmatch(r"\d+ +\d+ +\d+ +1024 +\d+m( +\d+\.\d s){4}", row), row
 
 
+def test_a_run_keeps_its_connections_to_postgres_and_asks_for_few(stack):
+    count = """SELECT sessions FROM pg_stat_database WHERE datname = 'dagster'"""
+    before = int(*stack.sql(count))
+    stack.run("talk")
+    # Each question of this test is one. Without the kept ones, a run has 35.
+    wait_until(lambda: not stack.run_containers(running_only=True), "its container to end")
+    assert int(*stack.sql(count)) - before < 15
+
+
+def test_an_op_that_forks_can_report_from_both_processes(stack):
+    run = stack.run("forks")
+    said = {event.get("message") for event in stack.events(run)}
+    assert {f"{who} {number}" for who in ("parent", "child") for number in range(20)} <= said
+
+
+@pytest.mark.parametrize(
+    ("config", "parent"),
+    [
+        ({}, "multiprocessing.forkserver"),
+        ({"execution": {"config": {"start_method": {"spawn": {}}}}}, "execute_run"),
+    ],
+    ids=["forked", "spawned"],
+)
+def test_a_step_of_the_multiprocess_executor_is_forked_or_as_the_run_says(stack, config, parent):
+    run = stack.run("in_processes_of_their_own", config=config)
+    (said,) = [
+        event["message"]
+        for event in stack.events(run)
+        if (event.get("message") or "").startswith("parent: ")
+    ]
+    assert parent in said
+
+
 def test_stdout_and_stderr_outlive_the_container(stack):
     run = stack.run("talk")
     container = stack.run_containers()[run]

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -10,6 +11,7 @@ from itertools import groupby
 
 from support import ROOT
 from support.cli import FINAL, LAUNCH, StackError, docker, health
+from support.engine import MAY_BE_KILLED, end_engine
 from support.harness import wait_until
 
 DEFINITIONS = ROOT / "tests/support/chaos_definitions.py"
@@ -125,6 +127,11 @@ class Chaos:
             "run needs too much memory": self.exceed_the_memory,
             "run takes too long": self.exceed_the_time,
         }
+        if MAY_BE_KILLED:
+            self.service_faults |= {
+                "engine killed": lambda: self.end_engine(signal.SIGKILL),
+                "engine restarted": lambda: self.end_engine(signal.SIGTERM),
+            }
 
     def begin(self):
         """Starts the stack and the traffic, and switches the schedule on."""
@@ -178,6 +185,10 @@ class Chaos:
     def kill_any_run(self):
         alive = self.stack.run_containers(running_only=True).values()
         docker("kill", random.choice(list(alive)))  # noqa: S311
+
+    def end_engine(self, how):
+        end_engine(how)
+        subprocess.run([ROOT / "machine/setup.sh"], capture_output=True, check=True)
 
     def exceed_the_memory(self):
         number, run = self.traffic.request(dies="for its memory")
