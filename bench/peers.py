@@ -1,0 +1,233 @@
+"""The two deployments that are measured side by side: Dagster's documented one, and this one."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cli import commands
+from cli.client import FINAL, Client, Endpoint
+from cli.errors import StackError
+from cli.stack import LOCALHOST, ROOT, Stack, docker
+
+SOCKET = "/var/run/docker.sock"
+STOCK = ROOT / "bench/stock/compose.yml"
+JOBS = ROOT / "bench/project/jobs.py"
+# A copy of the example project with these jobs. Its folder's name is that of the code location.
+PROJECT = ROOT / ".bench/code_location"
+OURS_PORT, STOCK_PORT = 3900, 3901
+SECONDS_PER_RUN = 180
+TIMES = """query Times($id: ID!) { runOrError(runId: $id) { ... on Run {
+  status startTime endTime } } }"""
+READY_SECONDS = 180
+
+
+class Engine(http.client.HTTPConnection):
+    """The Docker engine's API."""
+
+    def __init__(self) -> None:
+        super().__init__("localhost")
+
+    def connect(self) -> None:
+        """Connects to the engine's socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(SOCKET)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a container uses.
+
+    Attributes:
+        cpu_seconds: Since it was started.
+        mib: Of memory, without the page cache that the kernel can take back.
+    """
+
+    cpu_seconds: float
+    mib: float
+
+
+def use_of(container: str) -> Use:
+    """Asks the engine once."""
+    engine = Engine()
+    engine.request("GET", f"/containers/{container}/stats?stream=false&one-shot=true")
+    sample = json.loads(engine.getresponse().read())
+    memory = sample["memory_stats"]
+    # The names in control groups version 1 and version 2.
+    cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
+    cpu = sample["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+    return Use(cpu, (memory["usage"] - cache) / 2**20)
+
+
+class Peer(ABC):
+    """A deployment of the same project."""
+
+    name: str
+    # A filter of `docker ps` for all that it has.
+    mark: str
+
+    @abstractmethod
+    def compose(self, *arguments: str) -> str:
+        """Runs Compose for it; returns what it printed."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Builds its images."""
+
+    @property
+    @abstractmethod
+    def client(self) -> Client:
+        """Its API."""
+
+    def runs(self, *options: str) -> list[str]:
+        """Its run containers, with options of `docker ps`."""
+        filters = f"--filter={self.mark}", f"--filter=label={commands.RUN_LABEL}"
+        return docker("ps", "--quiet", *filters, *options).split()
+
+    def start(self) -> float:
+        """Starts it; returns the seconds until its API knows its jobs."""
+        begun = time.monotonic()
+        self.compose("up", "--detach", "--no-build")
+        ready = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
+        while time.monotonic() < begun + READY_SECONDS:
+            try:
+                if self.client.graphql(ready)["repositoriesOrError"].get("nodes"):
+                    return time.monotonic() - begun
+            except (StackError, ValueError, OSError):
+                pass
+            time.sleep(0.1)
+        raise StackError(f"{self.name} has no jobs after {READY_SECONDS} s")
+
+    def services(self) -> dict[str, str]:
+        """The running containers, by service."""
+        rows = self.compose("ps", "--format", "json").splitlines()
+        return {row["Service"]: row["ID"] for row in map(json.loads, rows)}
+
+    def images(self) -> dict[str, float]:
+        """The size of each image that it built, in MB."""
+        label = f"--filter=label={commands.PROJECT_LABEL}=dagster-{self.name}"
+        names = docker("image", "ls", label, "--format", "{{.Repository}}").split()
+        sizes = {
+            name: int(docker("image", "inspect", "--format", "{{.Size}}", name)) for name in names
+        }
+        return {name: sizes[name] / 1e6 for name in sizes}
+
+    def timed(self, job: str) -> tuple[float, float]:
+        """Runs a job to success.
+
+        Returns:
+            The seconds from the launch to the start of the run, and to its end.
+        """
+        begun = time.time()
+        return self.waited(self.client.launch(job), begun)
+
+    def waited(self, run: str, begun: float) -> tuple[float, float]:
+        """Waits until a run has ended.
+
+        Returns:
+            The seconds from a time (since 1970) to its start, and to its end.
+
+        Raises:
+            StackError: It did not succeed.
+        """
+        deadline = time.monotonic() + SECONDS_PER_RUN
+        found: Mapping[str, Any] = {}
+        while time.monotonic() < deadline:
+            found = self.client.graphql(TIMES, id=run)["runOrError"]
+            if found["status"] in FINAL:
+                break
+            time.sleep(0.2)
+        if not found or found["status"] != "SUCCESS":
+            raise StackError(f"{self.name}: run {run} is {found.get('status')}")
+        return found["startTime"] - begun, found["endTime"] - begun
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """While the other one is measured alone."""
+        self.compose("pause")
+        try:
+            yield
+        finally:
+            self.compose("unpause")
+
+    def remove(self) -> None:
+        """Removes everything that it made."""
+        runs = self.runs("--all")
+        if runs:
+            docker("rm", "--force", *runs)
+        self.compose("down", "--volumes", "--rmi", "all")
+
+
+class Stock(Peer):
+    """Dagster's documentation for Docker, followed (bench/stock/)."""
+
+    name = "stock"
+    mark = "network=dagster-stock_default"
+
+    def compose(self, *arguments: str) -> str:
+        """Runs Compose for it; returns what it printed."""
+        command = [*commands.compose(ROOT), f"--file={STOCK}", *arguments]
+        settings = {**os.environ, "CODE": str(PROJECT), "HTTP_PORT": str(STOCK_PORT)}
+        done = subprocess.run(
+            command, cwd=ROOT, env=settings, text=True, capture_output=True, check=False
+        )
+        if done.returncode:
+            raise StackError(f"stock: {arguments[0]}: {done.stderr.strip()}")
+        return done.stdout
+
+    def build(self) -> None:
+        """Builds its images."""
+        self.compose("build", "--quiet")
+
+    @property
+    def client(self) -> Client:
+        """Its API, without a password."""
+        return Client(Endpoint(LOCALHOST, STOCK_PORT, None), "", "")
+
+
+class Ours(Peer):
+    """This repository, as shipped."""
+
+    name = "bench"
+    mark = f"label={commands.STACK_LABEL}=dagster-bench"
+
+    def __init__(self) -> None:
+        """Nothing is started yet."""
+        settings = {
+            "STACK_NAME": "dagster-bench",
+            "HTTP_PORT": str(OURS_PORT),
+            "CODE": str(PROJECT),
+            "COMPOSE_PROFILES": "",
+        }
+        self.stack = Stack(ROOT, settings)
+
+    def compose(self, *arguments: str) -> str:
+        """Runs Compose for it; returns what it printed."""
+        return self.stack.compose(*arguments).stdout
+
+    def build(self) -> None:
+        """Builds its images."""
+        self.compose("build", "--quiet")
+
+    @property
+    def client(self) -> Client:
+        """Its API, as the operator."""
+        return self.stack.client
+
+
+def make_project() -> None:
+    """Copies the example project, with the jobs of the measurement."""
+    shutil.rmtree(PROJECT, ignore_errors=True)
+    ignored = shutil.ignore_patterns(".venv", "__pycache__", ".env")
+    shutil.copytree(ROOT / "code_location", PROJECT, ignore=ignored)
+    shutil.copy(JOBS, PROJECT / "src/code_location/defs/bench_jobs.py")

@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""Measures this stack and Dagster's documented one, side by side on one engine.
+
+    side_by_side.py [--quick]    fewer rounds, no schedule: ten minutes instead of forty
+
+Both serve the same project, from the same base images, with the same packages. Each round launches
+each job on one and then on the other; what needs the whole machine is measured while the other one
+is paused. A run counts only if it succeeded. Writes bench/results/side_by_side.json, and from it
+the tables and the picture beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import report
+from bench.peers import Ours, Peer, Stock, make_project, use_of
+from bench.picture import Pair, draw
+from cli.errors import StackError
+from cli.output import table
+from cli.stack import ROOT, docker
+
+RESULTS = ROOT / "bench/results/side_by_side.json"
+# The picture shows the first three.
+JOBS = {
+    "one_op": "a job with one op",
+    "process_numbers": "`process_numbers`, six ops",
+    "process_numbers_asset": "`process_numbers_asset`, six assets",
+    "parallel_steps": "20 steps side by side",
+    "isolated_steps": "`process_numbers`, a process for each step",
+}
+ROUNDS, QUICK_ROUNDS = 15, 5
+# A run with a process for each step takes long.
+SLOW, SLOW_ROUNDS, QUICK_SLOW_ROUNDS = {"parallel_steps", "isolated_steps"}, 5, 2
+BURSTS, QUICK_BURSTS = (20, 100), (20,)
+IDLE_SECONDS, TICKS = 60, 4
+SCHEDULE = {
+    "repositoryLocationName": "code_location",
+    "repositoryName": "__repository__",
+    "scheduleName": "each_minute",
+}
+SWITCH_ON = """mutation On($which: ScheduleSelector!) { startSchedule(scheduleSelector: $which) {
+  ... on ScheduleStateResult { scheduleState { id } } } }"""
+SWITCH_OFF = "mutation Off($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+TICK_RUNS = """{ runsOrError(filter: {tags: [{key: "dagster/schedule_name", value: "each_minute"}]})
+  { ... on Runs { results { runId status startTime tags { key value } } } } }"""
+
+README, BEGIN, END = ROOT / "README.md", "<!-- from bench/results -->", "<!-- end -->"
+# What README shows: the figure, its label, the unit, the number of digits.
+SHOWN = (
+    *((f"{job}, launch to success", f"{JOBS[job]}, launch to success", "s", 2) for job in JOBS),
+    ("burst of 20, runs per minute", "20 runs at once", "runs/min", 0),
+    ("burst of 20, CPU seconds per run", "the same, CPU time per run", "s", 1),
+    ("idle, % of a core", "idle, CPU", "% of a core", 1),
+    ("idle, MiB", "idle, memory", "MiB", 0),
+)
+
+Samples = dict[str, dict[str, list[float]]]
+
+
+def say(line: str) -> None:
+    """Progress."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def busy_seconds() -> float:
+    """The CPU time of all processes of this machine, the engine's included."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _wait, irq, softirq = map(int, fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def measure_jobs(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
+    """Launch to start and launch to success, one run at a time, in turns."""
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    slow_rounds = QUICK_SLOW_ROUNDS if quick else SLOW_ROUNDS
+    for job in JOBS:
+        for peer in peers:
+            peer.timed(job)  # the first one finds cold caches
+        for number in range(slow_rounds if job in SLOW else rounds):
+            for peer in peers if number % 2 else reversed(peers):
+                start, end = peer.timed(job)
+                samples[f"{job}, launch to start"][peer.name].append(start)
+                samples[f"{job}, launch to success"][peer.name].append(end)
+                # Its container ends after the run.
+                while peer.runs():
+                    time.sleep(0.1)
+        medians = {
+            peer.name: statistics.median(samples[f"{job}, launch to success"][peer.name])
+            for peer in peers
+        }
+        say(f"{job}: {medians['stock']:.2f} s and {medians['bench']:.2f} s")
+
+
+def measure_burst(peer: Peer, count: int, samples: Samples) -> None:
+    """Launches many runs at once."""
+    busy, begun = busy_seconds(), time.time()
+    runs = [peer.client.launch("one_op") for _ in range(count)]
+    ends = [peer.waited(run, begun)[1] for run in runs]
+    while peer.runs():
+        time.sleep(0.1)
+    # The polls of this program and what the services do anyway count as well, for both peers.
+    samples[f"burst of {count}, seconds"][peer.name].append(max(ends))
+    samples[f"burst of {count}, runs per minute"][peer.name].append(60 * count / max(ends))
+    used = (busy_seconds() - busy) / count
+    samples[f"burst of {count}, CPU seconds per run"][peer.name].append(used)
+    say(f"{peer.name}: {count} runs in {max(ends):.0f} s, {used:.1f} CPU seconds each")
+
+
+def measure_idle(peer: Peer, samples: Samples) -> None:
+    """CPU and memory of the services while nothing happens."""
+    services = peer.services()
+    before = {name: use_of(services[name]) for name in services}
+    begun = time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    seconds = time.monotonic() - begun
+    after = {name: use_of(services[name]) for name in services}
+    cpu = {name: after[name].cpu_seconds - before[name].cpu_seconds for name in services}
+    samples["idle, % of a core"][peer.name].append(100 * sum(cpu.values()) / seconds)
+    samples["idle, MiB"][peer.name].append(sum(use.mib for use in after.values()))
+    for name in services:
+        samples[f"idle, % of a core, {name}"][peer.name].append(100 * cpu[name] / seconds)
+        samples[f"idle, MiB, {name}"][peer.name].append(after[name].mib)
+
+
+def measure_ticks(peer: Peer, samples: Samples) -> None:
+    """From the minute of a schedule to the start of its run."""
+    on = peer.client.graphql(SWITCH_ON, which=SCHEDULE)["startSchedule"]["scheduleState"]["id"]
+    try:
+        found: list[dict[str, Any]] = []
+        while len(found) < TICKS:
+            time.sleep(1)
+            runs = peer.client.graphql(TICK_RUNS)["runsOrError"]["results"]
+            found = [run for run in runs if run["status"] == "SUCCESS"]
+    finally:
+        peer.client.graphql(SWITCH_OFF, id=on)
+    for run in found:
+        since = run["startTime"] % 60
+        samples["schedule, tick to start"][peer.name].append(since)
+
+
+def measure(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
+    """Everything, with both peers up."""
+    measure_jobs(peers, samples, quick=quick)
+    for peer, other in (peers, peers[::-1]):
+        with other.paused():
+            measure_idle(peer, samples)
+            for count in QUICK_BURSTS if quick else BURSTS:
+                measure_burst(peer, count, samples)
+            if not quick:
+                measure_ticks(peer, samples)
+    # Started again, with images and volumes there.
+    for peer in peers:
+        for _ in range(3):
+            peer.compose("down")
+            samples["up to usable"][peer.name].append(peer.start())
+    for _ in range(5):
+        for peer in peers:
+            image = next(name for name in peer.images() if "code" in name)
+            begun = time.monotonic()
+            docker("run", "--rm", image, "true")
+            samples["floor: a container that does nothing"][peer.name].append(
+                time.monotonic() - begun
+            )
+
+
+def main() -> None:
+    """Exits with status 1 when a run did not succeed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick: bool = parser.parse_args().quick
+    make_project()
+    peers: list[Peer] = [Stock(), Ours()]
+    samples: Samples = defaultdict(lambda: defaultdict(list))
+    try:
+        for peer in peers:
+            say(f"{peer.name}: building, starting")
+            peer.build()
+            peer.start()
+        measure(peers, samples, quick=quick)
+        sizes = {peer.name: peer.images() for peer in peers}
+    except StackError as error:
+        sys.exit(f"bench: {error}")
+    finally:
+        for peer in peers:
+            peer.remove()
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "engine": docker("version", "--format", "{{.Server.Version}}").strip(),
+        },
+        "quick": quick,
+        "image MB": sizes,
+        "samples": samples,
+    }
+    if not quick:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write(result, quick=quick)
+
+
+def write(result: dict[str, Any], *, quick: bool) -> None:
+    """Prints the tables. Without `quick`, writes them."""
+    samples: Samples = result["samples"]
+    rows = [["", "stock", "p95", "ours", "p95", "stock / ours", "in the rounds"]]
+    for figure in samples:
+        stock, ours = samples[figure].get("stock"), samples[figure].get("bench")
+        if not stock or not ours:
+            continue
+        ratios = [one / other for one, other in zip(stock, ours, strict=True)]
+        row = [figure]
+        for one in (stock, ours):
+            row += [f"{statistics.median(one):.2f}", f"{p95(one):.2f}" if len(one) > 4 else ""]
+        ratio = statistics.median(stock) / statistics.median(ours)
+        spread = f"{min(ratios):.1f} to {max(ratios):.1f}" if len(ratios) > 1 else ""
+        rows.append([*row, f"{ratio:.1f}", spread])
+    machine = result["machine"]
+    text = (
+        f"{machine['system']}, Docker {machine['engine']}. Seconds, if nothing else is said; the"
+        " median of each peer, its 95th percentile, the ratio of the medians, and the smallest and"
+        " the largest ratio of two runs that followed each other. `stock` is bench/stock/."
+    )
+    if quick:
+        print(table(rows))
+        return
+    title = "Side by side with Dagster's documented deployment"
+    report.write(title, text, rows, file=RESULTS.with_suffix(".md"))
+    pairs = [
+        Pair(JOBS[job].replace("`", ""), *(at(samples, job, name) for name in ("stock", "bench")))
+        for job in list(JOBS)[:3]
+    ]
+    shown = f"Launch to success, {machine['cores']} cores: median, line to the 95th percentile"
+    RESULTS.with_suffix(".svg").write_text(draw(shown, pairs))
+    before, _, rest = README.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    README.write_text(f"{before}{BEGIN}\n{in_readme(result)}\n{END}{after}")
+
+
+def in_readme(result: dict[str, Any]) -> str:
+    """The lines that README shows, as Markdown."""
+    samples: Samples = result["samples"]
+    lines = ["| | Dagster's documented deployment | this stack | |", "| --- | --- | --- | --- |"]
+    for figure, label, unit, digits in SHOWN:
+        stock, ours = (statistics.median(samples[figure][name]) for name in ("stock", "bench"))
+        ratio = ours / stock if unit.endswith("/min") else stock / ours
+        cells = (f"{value:.{digits}f} {unit}" for value in (stock, ours))
+        lines.append(f"| {label} | {' | '.join(cells)} | {ratio:.1f} times |")
+    machine = result["machine"]
+    source = "[all figures](bench/results/side_by_side.md), with `make bench`"
+    where = f"{machine['cores']} cores, Docker {machine['engine']}, {result['date']}"
+    return "\n".join([*lines, "", f"(Medians; {where}; {source}.)"])
+
+
+def at(samples: Samples, job: str, peer: str) -> tuple[float, float]:
+    """The median and the 95th percentile of a job's time to success."""
+    times = samples[f"{job}, launch to success"][peer]
+    return statistics.median(times), p95(times)
+
+
+def p95(values: list[float]) -> float:
+    """The 95th percentile, by the nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
+
+
+if __name__ == "__main__":
+    main()
