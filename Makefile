@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch location down destroy status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench lint format lock
+.PHONY: help setup demo up watch location down destroy status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench bench-quick lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -90,7 +90,7 @@ test-whole: .venv/made ## Run what `make test` leaves out: bare machines, upgrad
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
 
-test-chaos: .venv/made ## Kill, hang and cut off everything on one stack, at least 300 times (half an hour; not in .ci/run).
+test-chaos: .venv/made ## Kill, hang and cut off everything on one stack, at least 300 times (half an hour; not in .ci/run). With TEST_ENGINE_MAY_BE_KILLED=1 also the engine.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -s -m chaos
 
@@ -98,20 +98,27 @@ screenshots: .venv/made ## Take the pictures in docs/images/ from the running st
 	@machine/setup.sh tests
 	@env $$(./stack credentials) PYTHONPATH=tests .venv/bin/python -m support.take_screenshots
 
-# On its own stack, which is deleted afterwards.
+# On stacks of their own, which are deleted afterwards.
+MEASURED = guard_cost large_data run_resources soak history
 bench: export STACK_NAME := dagster-bench
 bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
+bench: export KEEP_SUCCEEDED_CONTAINERS := 1m
 bench: ## Run the measurements in bench/ and write bench/results/.
 	@./stack up
-	@python3 bench/guard_cost.py bench/results/guard_cost.md && python3 bench/large_data.py bench/results/large_data.md && python3 bench/run_resources.py bench/results/run_resources.md && python3 bench/history.py bench/results/history.md; status=$$?; ./stack destroy --force --images; exit $$status
+	@status=0; for name in $(MEASURED); do python3 bench/$$name.py bench/results/$$name.md || { status=1; break; }; done; ./stack destroy --force --images; exit $$status
+	@python3 bench/side_by_side.py
+
+bench-quick: ## Measure this stack beside Dagster's documented one, with few rounds; writes no file.
+	@machine/setup.sh
+	@python3 bench/side_by_side.py --quick
 
 lint: setup .venv/made ## Check formatting, types, Python, shell, Compose files and Dockerfiles.
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 	.venv/bin/shellcheck machine/*.sh requirements/*.sh machine/standin/*.sh control_plane/postgres/*.sh .ci/run
-	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile
+	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile bench/stock/Dockerfile
 	docker compose --env-file /dev/null --profile '*' config --output .venv/resolved.yml
 	.venv/bin/compose-lint check --fail-on low .venv/resolved.yml
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -174,12 +175,20 @@ class Stock(Peer):
     name = "stock"
     mark = "network=dagster-stock_default"
 
+    def __init__(self) -> None:
+        """Nothing is started yet."""
+        self.settings = {
+            **os.environ,
+            "CODE": str(PROJECT),
+            "HTTP_PORT": str(STOCK_PORT),
+            "DATABASE_PASSWORD": secrets.token_hex(16),
+        }
+
     def compose(self, *arguments: str) -> str:
         """Runs Compose for it; returns what it printed."""
         command = [*commands.compose(ROOT), f"--file={STOCK}", *arguments]
-        settings = {**os.environ, "CODE": str(PROJECT), "HTTP_PORT": str(STOCK_PORT)}
         done = subprocess.run(
-            command, cwd=ROOT, env=settings, text=True, capture_output=True, check=False
+            command, cwd=ROOT, env=self.settings, text=True, capture_output=True, check=False
         )
         if done.returncode:
             raise StackError(f"stock: {arguments[0]}: {done.stderr.strip()}")
