@@ -26,7 +26,7 @@ from control_plane.housekeeping import keep_house
 from control_plane.launcher.images import note_images
 from control_plane.lost_ticks import launch_lost_ticks
 from control_plane.monitoring import watch_containers
-from control_plane.retries import wait_for_statuses
+from control_plane.retries import retry_until_launched
 from control_plane.waiting import tell_waiting_runs
 from control_plane.workspace import name_code_location, workspace_files
 
@@ -41,7 +41,7 @@ def main() -> None:
     tell_waiting_runs()
     launch_lost_ticks()
     watch_containers()
-    wait_for_statuses()
+    retry_until_launched()
     with (
         contextlib.suppress(KeyboardInterrupt),
         capture_interrupts(),

@@ -28,6 +28,23 @@ def test_a_run_whose_container_is_killed_says_so_with_its_last_lines_and_is_laun
     assert stack.finished(again) == "CANCELED"
 
 
+def test_a_run_that_dies_while_the_code_server_is_away_is_launched_again_when_it_is_back(stack):
+    run = stack.launch("hang")
+    wait_until(lambda: has_said(stack, run, "waiting"), "the op")
+    stack.compose("stop", "code_location")
+    try:
+        docker("kill", stack.run_containers(running_only=True)[run])
+        assert stack.finished(run) == "FAILURE"
+        wait_until(lambda: "Not launched again yet" in stack.said_of(run), "the first attempt")
+    finally:
+        stack.compose("start", "code_location")
+        wait_until(stack.is_healthy, "the whole stack")
+    (again,) = wait_until(lambda: stack.retries_of(run), "a second attempt")
+    wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt to start")
+    stack.terminate(again)
+    assert stack.finished(again) == "CANCELED"
+
+
 def test_a_run_that_needs_too_much_memory_names_the_limit_and_is_not_launched_again(stack):
     run = stack.launch("exceed_the_memory")
     assert stack.finished(run) == "FAILURE"
