@@ -72,6 +72,10 @@ def test_a_run_keeps_its_connections_to_postgres_and_asks_for_few(stack):
     assert int(*stack.sql(count)) - before < 15
 
 
+def test_the_garbage_collector_is_off_for_dagster_s_imports_and_on_for_user_code(stack):
+    stack.run("collector")
+
+
 def test_an_op_that_forks_can_report_from_both_processes(stack):
     run = stack.run("forks")
     said = {event.get("message") for event in stack.events(run)}

@@ -1,5 +1,6 @@
 """Jobs that only the tests want; copied into the test stack's code location."""
 
+import gc
 import os
 import signal
 import sys
@@ -89,6 +90,17 @@ def report_from_two_processes(context):
 @job
 def forks():
     report_from_two_processes()
+
+
+@op
+def look_at_the_collector():
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 100_000
+
+
+@job
+def collector():
+    look_at_the_collector()
 
 
 @op
