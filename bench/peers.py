@@ -117,7 +117,7 @@ class Peer(ABC):
     def images(self) -> dict[str, float]:
         """The size of each image that it built, in MB."""
         label = f"--filter=label={commands.PROJECT_LABEL}=dagster-{self.name}"
-        names = docker("image", "ls", label, "--format", "{{.Repository}}").split()
+        names = docker("image", "ls", label, "--format", "{{.Repository}}:{{.Tag}}").split()
         sizes = {
             name: int(docker("image", "inspect", "--format", "{{.Size}}", name)) for name in names
         }
@@ -166,7 +166,11 @@ class Peer(ABC):
         runs = self.runs("--all")
         if runs:
             docker("rm", "--force", *runs)
-        self.compose("down", "--volumes", "--rmi", "all")
+        self.compose("down", "--volumes")
+        # Not --rmi all: that takes the base images as well.
+        built = list(self.images())
+        if built:
+            docker("image", "rm", "--force", *built)
 
 
 class Stock(Peer):
@@ -216,7 +220,9 @@ class Ours(Peer):
             "STACK_NAME": "dagster-bench",
             "HTTP_PORT": str(OURS_PORT),
             "CODE": str(PROJECT),
+            # As shipped, also in `make bench`, which sets these.
             "COMPOSE_PROFILES": "",
+            "KEEP_SUCCEEDED_CONTAINERS": "10m",
         }
         self.stack = Stack(ROOT, settings)
 

@@ -1,4 +1,4 @@
-"""A picture of measured times: two bars for each job, to the median, with a line to the p95."""
+"""A picture of measured times: two bars for each job, to the median, with a line to the slowest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Pair:
 
     Attributes:
         label: What it is.
-        stock: The median and the 95th percentile of the one.
+        stock: The median and the highest of the one.
         ours: Of the other.
     """
 

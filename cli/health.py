@@ -11,8 +11,8 @@ from cli import commands, dotenv
 from cli.client import LOCATIONS, REPOSITORIES, VARIABLES
 from cli.stack import Stack, docker
 
-# What the probe of the daemon says (control_plane/probe.py).
-DISK_FULL = "the disk is full"
+# What the health checks of two services say (control_plane/probe.py, postgres/is_healthy.sh).
+DISK_FULL, CHECK_DISKS = "the disk is full", ("daemon", "postgres")
 
 
 def problems(stack: Stack) -> list[str]:
@@ -30,7 +30,7 @@ def problems(stack: Stack) -> list[str]:
                          f" {last_line(stack, service) or 'make logs'}")  # fmt: skip
         elif state["Health"] not in ("healthy", ""):
             found.append(f"{service}: {state['Health']}: {_health_output(state['ID'])}")
-        elif service == "daemon" and DISK_FULL in (said := _health_output(state["ID"])):
+        elif service in CHECK_DISKS and DISK_FULL in (said := _health_output(state["ID"])):
             # The service is unhealthy for the engine after three failures, a minute apart.
             found.append(f"{service}: {said}")
     return found or location_errors(stack) or unset_variables(stack)

@@ -45,6 +45,9 @@ that is probably a misspelled setting.
 {settings}
 """
 
+# The folders of docker-compose.yml's parts.
+PARTS = ("control_plane", "locations", "parts")
+
 
 def make_verbs() -> dict[str, str]:
     """The contributor's verbs of the Makefile, with what each does."""
@@ -69,7 +72,10 @@ def commands() -> str:
 def defaults() -> dict[str, str]:
     """The defaults of the settings, from the Compose files."""
     found: dict[str, str] = {}
-    for file in (ROOT / "docker-compose.yml", *sorted(ROOT.glob("*/*/compose.yml"))):
+    for file in (
+        ROOT / "docker-compose.yml",
+        *(file for one in PARTS for file in sorted(ROOT.glob(f"{one}/*/compose.yml"))),
+    ):
         for name, default in re.findall(r"\$\{(\w+):-([^${}]*)\}", file.read_text()):
             if default not in ("", "/dev/null"):
                 found[name] = default

@@ -21,6 +21,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
     QueuedRunCoordinatorDaemon,
 )
 from dagster_postgres import PostgresRunStorage
+from sqlalchemy import make_url
 
 # The name in postgres/notifications.sql.
 CHANNEL = "dagster_queue"
@@ -53,16 +54,12 @@ class Calls(threading.Thread):
         while True:
             try:
                 self.listen()
-            except psycopg2.Error as error:
+            except Exception as error:  # most likely, Postgres has ended the connection
                 logger.warning("the queue is polled until Postgres answers: %s", error)
             time.sleep(AGAIN_SECONDS)
 
     def listen(self) -> None:
-        """Until the connection is lost.
-
-        Raises:
-            psycopg2.Error: It is.
-        """
+        """Until the connection is lost, which raises psycopg2.Error."""
         with closing(psycopg2.connect(self.url)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -92,7 +89,9 @@ def wake_the_queue(instance: DagsterInstance) -> None:
     if not isinstance(coordinator, QueuedRunCoordinator):
         return
     seconds = coordinator.dequeue_interval_seconds
-    calls = Calls(cast("PostgresRunStorage", instance.run_storage).postgres_url)
+    url = make_url(cast("PostgresRunStorage", instance.run_storage).postgres_url)
+    # libpq does not know SQLAlchemy's names of drivers.
+    calls = Calls(url.set(drivername="postgresql").render_as_string(hide_password=False))
     calls.start()
     iterate = cast("Iterate", QueuedRunCoordinatorDaemon.run_iteration)  # pyright: ignore[reportUnknownMemberType] # upstream's
 

@@ -6,7 +6,6 @@ dagster_postgres.
 """
 
 import os
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,16 +26,20 @@ NO_STATEMENT_TIMEOUT = 0
 
 def keep_connections_of_run() -> None:
     """Makes each storage of this process keep its connection, from its next query on."""
-    engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+    # User code may make many instances: their storages share what there is.
+    engines: dict[tuple[type, str], Engine] = {}
 
     def keeping(connect: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def kept(self: Any) -> Any:  # noqa: ANN401 # a storage; a connection
             if isinstance(self._engine.pool, NullPool):
-                self.optimize_for_webserver(
-                    NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW
-                )
-                event.listen(self._engine, "checkout", tested)
-                engines.add(self._engine)
+                key = type(self), self.postgres_url
+                if key not in engines:
+                    self.optimize_for_webserver(
+                        NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW
+                    )
+                    event.listen(self._engine, "checkout", tested)
+                    engines[key] = self._engine
+                self._engine = engines[key]
             return connect(self)
 
         return kept
@@ -45,7 +48,7 @@ def keep_connections_of_run() -> None:
         setattr(storage, name, keeping(getattr(storage, name)))
 
     def forget() -> None:
-        for engine in engines:
+        for engine in engines.values():
             engine.dispose(close=False)
 
     # An op may fork, and two processes must not use one connection.

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun
+from dagster._core.executor.child_process_executor import ChildProcessCrashException
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster_postgres.run_storage import PostgresRunStorage
 
@@ -33,6 +34,10 @@ TOO_MUCH_MEMORY = (
     "The {} used more memory than its limit of {}, and {} killed. It is not launched again, because"
     " the same would happen. Raise the limit (docs/how-to/limit-a-run.md), or use less memory"
     " (docs/how-to/large-data.md)."
+)
+PROCESS_KILLED = (
+    "While the run went on, the kernel killed one of its processes, because the run used more memory"
+    " than its limit of {}. That may be why it failed."
 )
 MIB = 2**20
 # Version 1 of the control groups has a number for "no limit", which no machine reaches.
@@ -137,7 +142,7 @@ def note_usage() -> None:
             notes[0].end()
             _warn_of_lost_logs(self, run_id, event.job_name)
         if event.event_type == DagsterEventType.RUN_FAILURE:
-            _name_killed_processes(usage, self, run_id, event.job_name)
+            _name_killed_processes(usage, self, run_id, event)
         handle(self, run_id, event, update_timestamp)
 
     PostgresRunStorage.handle_run_event = handle_run_event
@@ -157,7 +162,7 @@ def _warn_of_lost_logs(storage: PostgresRunStorage, run_id: str, job: str) -> No
 
 
 def _name_killed_processes(
-    usage: Usage, storage: PostgresRunStorage, run_id: str, job: str
+    usage: Usage, storage: PostgresRunStorage, run_id: str, event: DagsterEvent
 ) -> None:
     """The executor only knows that the process of a step was killed, not for what."""
     try:
@@ -165,14 +170,26 @@ def _name_killed_processes(
             return
         instance = storage._instance  # pyright: ignore[reportPrivateUsage] # as subclasses do
         limit = of_limit(int(usage.limit.read_text()), NO_LIMIT)
-        message = TOO_MUCH_MEMORY.format("run", limit, "one of its processes was")
-        instance.report_engine_event(message, job_name=job, run_id=run_id)
+        is_why = _crashed(event)
+        message = (
+            TOO_MUCH_MEMORY.format("run", limit, "one of its processes was")
+            if is_why
+            else PROCESS_KILLED.format(limit)
+        )
+        instance.report_engine_event(message, job_name=event.job_name, run_id=run_id)
         run = instance.get_run_by_id(run_id)
-        tags = do_not_retry(instance, run) if run else {}
+        tags = do_not_retry(instance, run) if run and is_why else {}
         if tags:
             storage.add_run_tags(run_id, tags)
     except Exception:  # the run has failed all the same
         logger.exception("it cannot be said whether a process was killed for its memory")
+
+
+def _crashed(event: DagsterEvent) -> bool:
+    """Whether a run failed because the process of a step was killed."""
+    step = event.job_failure_data.first_step_failure_event
+    error = step.step_failure_data.error if step else None
+    return bool(error and error.cls_name == ChildProcessCrashException.__name__)
 
 
 def do_not_retry(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:

@@ -1,5 +1,6 @@
 -- Wakes the queue in the daemon (enqueued.py) when a run is put into it, and when a place becomes free:
--- a run ends, or a step leaves a pool. `migrate` runs this file after Dagster has made the tables.
+-- a run ends or is deleted, a step leaves a pool, a pool gets more places. `migrate` runs this file
+-- after Dagster has made the tables.
 
 CREATE OR REPLACE FUNCTION wake_queue() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -10,6 +11,12 @@ END $$;
 CREATE OR REPLACE TRIGGER wake_queue AFTER INSERT OR UPDATE OF status ON runs FOR EACH ROW
     WHEN (NEW.status IN ('QUEUED', 'SUCCESS', 'FAILURE', 'CANCELED'))
     EXECUTE FUNCTION wake_queue();
+CREATE OR REPLACE TRIGGER wake_queue_of_deleted AFTER DELETE ON runs FOR EACH ROW
+    EXECUTE FUNCTION wake_queue();
 
-CREATE OR REPLACE TRIGGER wake_queue AFTER UPDATE OR DELETE ON concurrency_slots FOR EACH STATEMENT
+CREATE OR REPLACE TRIGGER wake_queue AFTER INSERT OR UPDATE ON concurrency_slots FOR EACH ROW
+    WHEN (NEW.run_id IS NULL)
+    EXECUTE FUNCTION wake_queue();
+-- A step leaves its pool in two transactions. This is the second one.
+CREATE OR REPLACE TRIGGER wake_queue AFTER DELETE ON pending_steps FOR EACH ROW
     EXECUTE FUNCTION wake_queue();

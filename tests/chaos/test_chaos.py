@@ -18,7 +18,6 @@ def chaos(new_stack):
     made.traffic.over.set()
 
 
-@pytest.mark.chaos
 @pytest.mark.timeout(900)
 def test_however_a_run_dies_it_ends_once_and_nothing_is_left(chaos):
     for fault in chaos.run_faults:

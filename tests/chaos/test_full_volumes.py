@@ -108,6 +108,14 @@ def test_with_a_full_volume_run_client_and_operator_are_told_and_then_all_goes_o
 
     with full(stack, "postgres-data"):
         wait_until(lambda: not accepted(), "Postgres to have no space")
+        # Postgres itself ends when it cannot write its log of transactions.
+        reasons = "the disk is full, 0 MiB are left for the volume postgres-data", "No space left"
+
+        def is_said():
+            said = stack.verb("status").stderr
+            return "postgres: " in said and any(reason in said for reason in reasons)
+
+        wait_until(is_said, "the status to say so")
     wait_until(stack.is_healthy, "the whole stack", 300)
     # The client asks again until it is told that its run is launched.
     wait_until(lambda: accepted(), "a launch")

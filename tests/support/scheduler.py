@@ -24,6 +24,7 @@ SECONDS = {
     "tests/browser/test_requests.py": 40,
     "tests/browser/test_sign_in_page.py": 60,
     "tests/browser/test_ui.py": 130,
+    "tests/chaos/test_chaos.py": 110,
     "tests/machine/test_debian_13.py": 350,
     "tests/stores/test_io_managers.py": 350,
     "tests/stack/test_command_line.py::test_a_changed": 80,
@@ -49,11 +50,13 @@ SECONDS = {
     "tests/stack/test_triggers.py::test_a_webhook": 80,
     "tests/stack/test_triggers.py::test_each_file": 70,
     "tests/stack/test_upgrade.py": 200,
+    "tests/stack/test_woken_queue.py": 30,
     "tests/stack/test_wrong_input.py::test_an_unset": 60,
     "tests/unit/test_guard.py": 40,
 }
 # Groups that make stacks of their own, or none, by the beginning of their names.
 NOT_SHARED = (
+    "tests/chaos/",
     "tests/stores/",
     "tests/stack/test_moving_in",
     "tests/stack/test_scaffolded_files",

@@ -1,5 +1,6 @@
 """A failed run is launched again also if the first attempt to do so comes to nothing."""
 
+from datetime import timedelta
 from unittest.mock import Mock
 
 import pytest
@@ -7,6 +8,7 @@ from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 from dagster._daemon.auto_run_reexecution import auto_run_reexecution
 from dagster._daemon.auto_run_reexecution.event_log_consumer import EventLogConsumerDaemon
+from dagster._time import get_current_datetime
 
 from control_plane import retries
 
@@ -49,13 +51,20 @@ def test_the_daemon_tries_again_until_it_works_and_says_so_once(instance, attemp
     assert "the code server is away" in line
 
 
-def test_a_run_whose_job_is_gone_is_tried_once(instance, attempts):
-    """Dagster then says so, and returns."""
-    run = create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
+def test_a_run_that_dagster_refuses_to_launch_again_is_asked_for_once(instance, attempts):
+    """Its job is gone, for example, or its backfill has ended. Dagster says so, and returns."""
+    create_run_for_test(
+        instance,
+        status=FAILURE,
+        tags={"dagster/will_retry": "true", "dagster/backfill": "gone"},
+    )
     daemon = EventLogConsumerDaemon()
-    for _ in range(9):
+    for _ in range(5):
         list(daemon.run_iteration(Mock(instance=instance)))
-    assert attempts == [run.run_id] * 3
+    assert attempts == []
+    (run,) = instance.get_runs()
+    said = [entry.user_message + (entry.message or "") for entry in instance.all_logs(run.run_id)]
+    assert len([one for one in said if "no longer exists" in one]) == 1
 
 
 @pytest.mark.parametrize(
@@ -73,8 +82,27 @@ def test_other_runs_are_left_alone(instance, status, tags):
     assert retries.left_behind(instance) == []
 
 
-def test_a_run_that_failed_long_ago_is_left_alone(instance, monkeypatch):
-    create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
+def test_a_run_whose_retry_was_made_and_not_queued_is_not_forgotten(instance):
+    again = create_run_for_test(instance, status=DagsterRunStatus.NOT_STARTED)
+    tags = {"dagster/will_retry": "true", "dagster/auto_retry_run_id": again.run_id}
+    run = create_run_for_test(instance, status=FAILURE, tags=tags)
+    assert [one.dagster_run.run_id for one in retries.left_behind(instance)] == [run.run_id]
+
+
+def test_a_run_that_somebody_launched_again_by_hand_is_left_alone(instance):
+    run = create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
     assert len(retries.left_behind(instance)) == 1
-    monkeypatch.setattr(retries, "FOR", -retries.FOR)
+    tags = {"dagster/parent_run_id": run.run_id, "dagster/root_run_id": run.run_id}
+    create_run_for_test(instance, tags=tags, parent_run_id=run.run_id, root_run_id=run.run_id)
     assert retries.left_behind(instance) == []
+
+
+def test_after_an_hour_a_run_is_marked_so_that_no_backfill_waits_for_it(instance, monkeypatch):
+    run = create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
+    retries.give_up(instance)
+    assert instance.get_run_by_id(run.run_id).tags["dagster/will_retry"] == "true"
+    now = get_current_datetime() + retries.FOR + timedelta(minutes=1)
+    monkeypatch.setattr(retries, "get_current_datetime", lambda: now)
+    assert retries.left_behind(instance) == []
+    retries.give_up(instance)
+    assert instance.get_run_by_id(run.run_id).tags["dagster/will_retry"] == "false"
