@@ -222,7 +222,8 @@ def write(result: dict[str, Any], *, quick: bool) -> None:
     rows = [["", "stock", "slowest", "ours", "slowest", "stock / ours", "in turn"]]
     for figure in samples:
         stock, ours = samples[figure].get("stock"), samples[figure].get("bench")
-        if not stock or not ours:
+        # The seconds of a burst say the same as its runs per minute.
+        if not stock or not ours or figure.endswith("per minute"):
             continue
         ratios = [one / other for one, other in zip(stock, ours, strict=True)]
         row = [figure]
@@ -233,9 +234,9 @@ def write(result: dict[str, Any], *, quick: bool) -> None:
         rows.append([*row, f"{ratio:.1f}", spread])
     machine = result["machine"]
     text = (
-        f"{machine['system']}, Docker {machine['engine']}. Seconds, if nothing else is said; the"
-        " median of each peer, its highest value, the ratio of the medians, and the smallest and the"
-        " largest ratio of the first value to the first, the second to the second, and so on."
+        f"{machine['system']}, Docker {machine['engine']}. Seconds, if nothing else is said: the"
+        " median of each peer, its highest value, the ratio of the medians, and the smallest and"
+        " the largest ratio of the first value to the first, the second to the second, and so on."
         " `stock` is bench/stock/. There, as Dagster does by default, each step of a run has a"
         " process; here the steps of a run share one, unless the project names an executor. The"
         " steps do no work: the times are what Dagster adds."

@@ -72,10 +72,8 @@ def commands() -> str:
 def defaults() -> dict[str, str]:
     """The defaults of the settings, from the Compose files."""
     found: dict[str, str] = {}
-    for file in (
-        ROOT / "docker-compose.yml",
-        *(file for one in PARTS for file in sorted(ROOT.glob(f"{one}/*/compose.yml"))),
-    ):
+    parts = [file for one in PARTS for file in sorted(ROOT.glob(f"{one}/*/compose.yml"))]
+    for file in (ROOT / "docker-compose.yml", *parts):
         for name, default in re.findall(r"\$\{(\w+):-([^${}]*)\}", file.read_text()):
             if default not in ("", "/dev/null"):
                 found[name] = default

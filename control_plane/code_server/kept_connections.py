@@ -27,12 +27,12 @@ NO_STATEMENT_TIMEOUT = 0
 def keep_connections_of_run() -> None:
     """Makes each storage of this process keep its connection, from its next query on."""
     # User code may make many instances: their storages share what there is.
-    engines: dict[tuple[type, str], Engine] = {}
+    engines: dict[tuple[str, str], Engine] = {}
 
     def keeping(connect: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def kept(self: Any) -> Any:  # noqa: ANN401 # a storage; a connection
             if isinstance(self._engine.pool, NullPool):
-                key = type(self), self.postgres_url
+                key = type(self).__name__, self.postgres_url
                 if key not in engines:
                     self.optimize_for_webserver(
                         NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW

@@ -36,8 +36,8 @@ TOO_MUCH_MEMORY = (
     " (docs/how-to/large-data.md)."
 )
 PROCESS_KILLED = (
-    "While the run went on, the kernel killed one of its processes, because the run used more memory"
-    " than its limit of {}. That may be why it failed."
+    "While the run went on, the kernel killed one of its processes, because the run used more"
+    " memory than its limit of {}. That may be why it failed."
 )
 MIB = 2**20
 # Version 1 of the control groups has a number for "no limit", which no machine reaches.
