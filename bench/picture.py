@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, BAR, GAP, TOP = 760, 240, 16, 18, 44
+WIDTH, LEFT, BAR, GAP, TOP = 760, 258, 16, 18, 44
 STOCK, OURS = "#b8b5ad", "#4f43dd"
 FONT = "font-family='system-ui, sans-serif' font-size='13'"
 
