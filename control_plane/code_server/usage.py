@@ -187,9 +187,9 @@ def _name_killed_processes(
 
 def _crashed(event: DagsterEvent) -> bool:
     """Whether a run failed because the process of a step was killed."""
-    step = event.job_failure_data.first_step_failure_event
-    error = step.step_failure_data.error if step else None
-    return bool(error and error.cls_name == ChildProcessCrashException.__name__)
+    error = event.job_failure_data.error
+    # The executor collects the errors of its processes in one message.
+    return bool(error and ChildProcessCrashException.__name__ in error.message)
 
 
 def do_not_retry(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
