@@ -37,11 +37,11 @@ FROM (SELECT n, now() at time zone 'utc'
   FROM generate_series(1, {1}) n) ages;
 INSERT INTO runs (run_id, snapshot_id, pipeline_name, status, run_body, create_timestamp,
   update_timestamp, start_time, end_time, partition)
-SELECT id, snapshot_id, pipeline_name, status, replace(run_body, '{0}', id), at, at,
+SELECT copies.id, snapshot_id, pipeline_name, status, replace(run_body, '{0}', copies.id), at, at,
   extract(epoch FROM at), extract(epoch FROM at) + 4, day
 FROM runs, copies WHERE run_id = '{0}' ORDER BY n;
 INSERT INTO run_tags (run_id, key, value)
-SELECT id, key, value FROM run_tags, copies WHERE run_id = '{0}';
+SELECT copies.id, key, value FROM run_tags, copies WHERE run_id = '{0}';
 INSERT INTO event_logs
   (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
 SELECT copies.id, replace(event, '{0}', copies.id), dagster_event_type, at, step_key, asset_key,
