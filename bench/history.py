@@ -19,7 +19,7 @@ from cli.errors import StackError
 from cli.runs import follow
 from cli.stack import Stack
 
-RUNS, DAYS, KEPT_DAYS = 100_000, 400, 90
+RUNS, DAYS, KEPT_DAYS = 100_000, 400, 300
 ROUNDS = 20
 JOB = "process_numbers_asset"
 # 12 of them are the events of its six assets.
