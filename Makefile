@@ -77,7 +77,7 @@ dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locatio
 # The number of test processes, each with its own stack (tests/README.md).
 WORKERS = 3
 
-test: .venv/made ## Run all tests except the long ones, and the one that kills the engine.
+test: .venv/made ## Run all tests except those of test-whole, test-chaos, and the one that kills the engine.
 	@machine/setup.sh tests
 	@env -u TEST_ENGINE_MAY_BE_KILLED .venv/bin/python -m pytest -n $(WORKERS)
 	@test "$$TEST_ENGINE_MAY_BE_KILLED" != 1 || .venv/bin/python -m pytest -m alone
@@ -86,11 +86,11 @@ test-quick: .venv/made ## Run the static and unit tests, and the main job on one
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-test-whole: .venv/made ## Run what `make test` leaves out: bare machines, upgrade, Dagster's own launcher and web server, and long forms.
+test-whole: .venv/made ## Run the long tests: bare machines, upgrade, Dagster's own launcher and web server, and long forms.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
 
-test-chaos: .venv/made ## Kill, hang and cut off everything on one stack, at least 300 times (half an hour; not in .ci/run). With TEST_ENGINE_MAY_BE_KILLED=1 also the engine.
+test-chaos: .venv/made ## Inject at least 300 faults into one stack, and fill its disks (half an hour; writes bench/results/chaos.md). With TEST_ENGINE_MAY_BE_KILLED=1 also end the engine.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -s -m chaos
 
@@ -104,7 +104,7 @@ bench: export STACK_NAME := dagster-bench
 bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
 bench: export KEEP_SUCCEEDED_CONTAINERS := 1m
-bench: ## Run the measurements in bench/ and write bench/results/.
+bench: ## Run the measurements in bench/; write bench/results/ and README's table.
 	@./stack up
 	@status=0; for name in $(MEASURED); do python3 bench/$$name.py bench/results/$$name.md || { status=1; break; }; done; ./stack destroy --force --images; exit $$status
 	@python3 bench/side_by_side.py

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from cli import commands
@@ -21,7 +18,6 @@ from cli.client import FINAL, Client, Endpoint
 from cli.errors import StackError
 from cli.stack import LOCALHOST, ROOT, Stack, docker
 
-SOCKET = "/var/run/docker.sock"
 STOCK = ROOT / "bench/stock/compose.yml"
 JOBS = ROOT / "bench/project/jobs.py"
 # A copy of the example project with these jobs. Its folder's name is that of the code location.
@@ -31,43 +27,6 @@ SECONDS_PER_RUN = 180
 TIMES = """query Times($id: ID!) { runOrError(runId: $id) { ... on Run {
   status startTime endTime } } }"""
 READY_SECONDS = 180
-
-
-class Engine(http.client.HTTPConnection):
-    """The Docker engine's API."""
-
-    def __init__(self) -> None:
-        super().__init__("localhost")
-
-    def connect(self) -> None:
-        """Connects to the engine's socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(SOCKET)
-
-
-@dataclass(frozen=True)
-class Use:
-    """What a container uses.
-
-    Attributes:
-        cpu_seconds: Since it was started.
-        mib: Of memory, without the page cache that the kernel can take back.
-    """
-
-    cpu_seconds: float
-    mib: float
-
-
-def use_of(container: str) -> Use:
-    """Asks the engine once."""
-    engine = Engine()
-    engine.request("GET", f"/containers/{container}/stats?stream=false&one-shot=true")
-    sample = json.loads(engine.getresponse().read())
-    memory = sample["memory_stats"]
-    # The names in control groups version 1 and version 2.
-    cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
-    cpu = sample["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
-    return Use(cpu, (memory["usage"] - cache) / 2**20)
 
 
 class Peer(ABC):
@@ -81,10 +40,6 @@ class Peer(ABC):
     def compose(self, *arguments: str) -> str:
         """Runs Compose for it; returns what it printed."""
 
-    @abstractmethod
-    def build(self) -> None:
-        """Builds its images."""
-
     @property
     @abstractmethod
     def client(self) -> Client:
@@ -94,6 +49,10 @@ class Peer(ABC):
         """Its run containers, with options of `docker ps`."""
         filters = f"--filter={self.mark}", f"--filter=label={commands.RUN_LABEL}"
         return docker("ps", "--quiet", *filters, *options).split()
+
+    def build(self) -> None:
+        """Builds its images."""
+        self.compose("build", "--quiet")
 
     def start(self) -> float:
         """Starts it; returns the seconds until its API knows its jobs."""
@@ -198,10 +157,6 @@ class Stock(Peer):
             raise StackError(f"stock: {arguments[0]}: {done.stderr.strip()}")
         return done.stdout
 
-    def build(self) -> None:
-        """Builds its images."""
-        self.compose("build", "--quiet")
-
     @property
     def client(self) -> Client:
         """Its API, without a password."""
@@ -229,10 +184,6 @@ class Ours(Peer):
     def compose(self, *arguments: str) -> str:
         """Runs Compose for it; returns what it printed."""
         return self.stack.compose(*arguments).stdout
-
-    def build(self) -> None:
-        """Builds its images."""
-        self.compose("build", "--quiet")
 
     @property
     def client(self) -> Client:

@@ -7,9 +7,7 @@ container uses. Memory is that of its processes and of the files in /tmp, withou
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 import statistics
 import sys
 import threading
@@ -20,11 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import report
+from bench.engine import Engine
 from cli.errors import StackError
 from cli.runs import follow
 from cli.stack import Stack
 
-SOCKET = "/var/run/docker.sock"
 TIMES = 3
 WAREHOUSE = "warehouse_location"
 # Label, code location, job, assets. A run that writes data comes before the one that reads it.
@@ -38,18 +36,6 @@ KINDS = (
     ("Spark, reads and writes", WAREHOUSE, "__ASSET_JOB", ("pyspark_sum",)),
     ("Spark, both, a process each", WAREHOUSE, "pyspark_in_several_processes", ()),
 )
-
-
-class Engine(http.client.HTTPConnection):
-    """The Docker engine's API."""
-
-    def __init__(self) -> None:
-        super().__init__("localhost")
-
-    def connect(self) -> None:
-        """Connects to the engine's socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(SOCKET)
 
 
 @dataclass

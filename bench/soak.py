@@ -59,7 +59,7 @@ def main() -> None:
         left = len(stack.run_containers())
     except StackError as error:
         sys.exit(f"bench: {error}")
-    rows = [["service", "MiB at the start", "at the end", "per 1,000 runs"]]
+    rows = [["service", f"MiB after {EVERY} runs", "at the end", "per 1,000 runs"]]
     warm = [i for i in range(len(samples)) if EVERY * (i + 1) >= WARM]
     for number, service in enumerate(SERVICES):
         used = [samples[i][number] for i in warm]

@@ -20,6 +20,7 @@ from dagster._daemon.controller import (
 )
 from dagster._utils.interrupts import capture_interrupts
 
+from control_plane.code_server.kept_connections import NO_STATEMENT_TIMEOUT
 from control_plane.connections import keep_connections
 from control_plane.enqueued import wake_the_queue
 from control_plane.housekeeping import keep_house
@@ -29,9 +30,6 @@ from control_plane.monitoring import watch_containers
 from control_plane.retries import retry_until_launched
 from control_plane.waiting import tell_waiting_runs
 from control_plane.workspace import name_code_location, workspace_files
-
-# No limit: data migrations and purges of ticks can take longer than the web server's 15 s.
-NO_STATEMENT_TIMEOUT = 0
 
 
 def main() -> None:
@@ -47,6 +45,7 @@ def main() -> None:
         capture_interrupts(),
         DagsterInstance.get() as instance,
     ):
+        # Data migrations and purges of ticks can take longer than the web server's 15 s.
         keep_connections(instance, NO_STATEMENT_TIMEOUT)
         wake_the_queue(instance)
         keep_house(instance)

@@ -1,9 +1,9 @@
-"""The queue looks as soon as a run is put into it, or a place becomes free.
+"""Postgres wakes the run queue when a run is put into it, or a slot becomes free.
 
-The gap: the queue polls. A run waits half an interval, and a short interval is most of what the
-daemon does when nothing happens. Here Postgres tells the daemon (postgres/notifications.sql), and
-the poll remains for what it was not told: while the connection was lost, for example. This module
-could be deleted if Dagster's queue could be woken.
+The gap: the queue polls. A run waits half an interval on average, and a short interval costs CPU
+time when nothing happens. Here Postgres notifies the daemon (postgres/notifications.sql). The poll
+remains for lost notifications, for example while the connection was lost. This module could be
+deleted if Dagster's queue could be woken.
 """
 
 import logging
@@ -25,7 +25,7 @@ from sqlalchemy import make_url
 
 # The name in postgres/notifications.sql.
 CHANNEL = "dagster_queue"
-# However often the queue is called: a look costs some ten milliseconds of CPU time.
+# At most ten iterations a second, however many notifications there are.
 PAUSE_SECONDS = 0.1
 # The daemon notes that it is alive, and looks whether it is to end.
 ALIVE_SECONDS = 0.5
@@ -104,6 +104,6 @@ def wake_the_queue(instance: DagsterInstance) -> None:
         yield from iterate(self, workspace_process_context, fixed_iteration_time)
 
     QueuedRunCoordinatorDaemon.run_iteration = run_iteration
-    # So long Dagster's loop waits after each look. Here the wait is before.
+    # Dagster waits for this long after each iteration. Here the wait is before it.
     no_wait = property(lambda _: 0, lambda _, __: None)
     QueuedRunCoordinatorDaemon.interval_seconds = no_wait  # pyright: ignore[reportAttributeAccessIssue]

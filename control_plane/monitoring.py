@@ -103,9 +103,8 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
         launcher = instance.run_launcher
         now = get_current_timestamp()
         if not isinstance(launcher, ComposeRunLauncher):
-            upstream(instance, run_record, logger)
-            return
-        if run.status == DagsterRunStatus.NOT_STARTED:
+            pass  # Dagster's own
+        elif run.status == DagsterRunStatus.NOT_STARTED:
             age = now - run_record.create_timestamp.timestamp()
             is_late = age >= instance.run_monitoring_start_timeout_seconds
             if is_late and not BY_THE_DAEMON & run.tags.keys():

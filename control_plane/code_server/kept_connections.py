@@ -1,8 +1,7 @@
 """A run keeps its connections to Postgres open between queries, as web server and daemon do.
 
 The gap: outside of the web server, Dagster opens a connection for each query (NullPool): 35 for a
-run with one op, 11 ms each. This module could be deleted if the pool were a setting of
-dagster_postgres.
+run with one op. This module could be deleted if the pool were a setting of dagster_postgres.
 """
 
 import os

@@ -6,9 +6,8 @@ nothing: it takes 19 to 41 s and 484 MiB for a run of 1.1 s and 175 MiB. Such a 
 in-process executor here. Dagster reads a project's `.env` in `dg dev` only. Here it comes from a
 volume, so that its values are in no image and in no `docker inspect`. Runs also start steps faster
 (warm_steps.py), keep their connections (kept_connections.py), wait for Postgres (patience.py),
-write values whole (whole_values.py) and note what they use (usage.py). This module
-could be deleted if the instance could name a default executor, and if `dagster api grpc` read
-`.env`.
+write values whole (whole_values.py) and note what they use (usage.py). This module could be deleted
+if the instance could name a default executor, and if `dagster api grpc` read `.env`.
 """
 
 import os

@@ -3,7 +3,9 @@
 The gap: Dagster on Docker has no such figures. A limit is then a guess, and the first sign of a
 wrong one is a killed run. The run reads its own control group, five times a second: the engine has
 no peak of the memory without the page cache, and its figures are gone with the container. `make
-sizes` shows those of each job. This module could be deleted if a run launcher reported them.
+sizes` shows those of each job. The control group also counts processes that the kernel killed
+for memory, which the engine reports only when the container ends. This module could be deleted if a
+run launcher reported all that.
 """
 
 import logging
@@ -27,8 +29,8 @@ ENDS = {
     DagsterEventType.RUN_CANCELED,
 }
 MEMORY_TAG, CPU_TAG, WALL_TAG = "docker/memory_peak", "docker/cpu_time", "docker/wall_time"
-# Of a run that is not launched again: the number of retries that it had. A run that somebody
-# launches in its place gets that number again (launcher/images.py).
+# On a run that must not be retried: its former max_retries. A re-execution by a user gets that
+# number again (launcher/images.py).
 RETRIES_BEFORE_TAG = "docker/max_retries_before"
 TOO_MUCH_MEMORY = (
     "The {} used more memory than its limit of {}, and {} killed. It is not launched again, because"
@@ -164,7 +166,7 @@ def _warn_of_lost_logs(storage: PostgresRunStorage, run_id: str, job: str) -> No
 def _name_killed_processes(
     usage: Usage, storage: PostgresRunStorage, run_id: str, event: DagsterEvent
 ) -> None:
-    """The executor only knows that the process of a step was killed, not for what."""
+    """The executor knows that the process of a step was killed, but not why."""
     try:
         if not usage.killed():
             return

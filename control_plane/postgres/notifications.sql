@@ -1,5 +1,5 @@
--- Wakes the queue in the daemon (enqueued.py) when a run is put into it, and when a place becomes free:
--- a run ends or is deleted, a step leaves a pool, a pool gets more places. `migrate` runs this file
+-- Wakes the queue in the daemon (enqueued.py) when a run is put into it, and when a slot becomes free:
+-- a run ends or is deleted, a step leaves a pool, a pool gets more slots. `migrate` runs this file
 -- after Dagster has made the tables.
 
 CREATE OR REPLACE FUNCTION wake_queue() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -4,6 +4,8 @@ import pytest
 
 from support.harness import wait_until
 
+LIMIT = """mutation Limit($key: String!, $limit: Int!) {
+    setConcurrencyLimit(concurrencyKey: $key, limit: $limit) }"""
 LISTENERS = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
 
 
@@ -37,3 +39,20 @@ def test_a_run_that_waits_for_a_place_is_launched_when_another_ends(polled_each_
     stack = polled_each_hour
     runs = [stack.launch("talk") for _ in range(6)]
     assert {stack.finished(run) for run in runs} == {"SUCCESS"}
+
+
+def test_a_run_that_waits_for_a_pool_is_launched_when_a_step_leaves_it(polled_each_hour):
+    stack = polled_each_hour
+    stack.graphql(LIMIT, key="one_place", limit=1)
+    first = stack.launch("leave_the_pool_and_hang")
+    wait_until(
+        lambda: any(event.get("message") == "in the pool" for event in stack.events(first)),
+        "the first one to be in the pool",
+    )
+    second = stack.launch("leave_the_pool_and_hang")
+    assert stack.status_of(second) == "QUEUED"
+    wait_until(lambda: stack.status_of(second) == "STARTED", "the second one")
+    assert stack.status_of(first) == "STARTED"
+    for run in (first, second):
+        stack.terminate(run)
+        assert stack.finished(run) == "CANCELED"

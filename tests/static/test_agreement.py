@@ -476,3 +476,9 @@ def test_make_has_every_verb_of_the_command_line_and_the_reference_every_verb_of
     assert forwarded <= set(phony)
     for verb in set(phony) - forwarded - {"setup"}:
         assert f"| `make {verb}` |" in text("docs/reference/commands.md"), verb
+
+
+def test_both_health_checks_call_a_disk_full_at_the_same_size():
+    """One is Python in the control plane's image, the other a script in that of Postgres."""
+    (mebibytes,) = re.findall(r"LEAST_MIB=(\d+)", text("control_plane/postgres/is_healthy.sh"))
+    assert f"\nLEAST_FREE_BYTES = {mebibytes} * 2**20\n" in text("control_plane/probe.py")

@@ -13,6 +13,8 @@ from dagster import (
     AssetKey,
     AssetMaterialization,
     AssetObservation,
+    In,
+    Nothing,
     SkipReason,
     job,
     multiprocess_executor,
@@ -74,6 +76,23 @@ def wait_for_ever(context):
 @job
 def hang():
     wait_for_ever()
+
+
+@op(ins={"start": In(Nothing)})
+def wait_for_ever_after():
+    while True:
+        time.sleep(0.1)
+
+
+@op(pool="one_place")
+def hold_the_place(context):
+    context.log.info("in the pool")
+    time.sleep(8)  # for 5 s after a run's start, Dagster counts its pools as taken
+
+
+@job
+def leave_the_pool_and_hang():
+    wait_for_ever_after(hold_the_place())
 
 
 @op

@@ -1,6 +1,7 @@
 """Between two polls, the queue waits for calls."""
 
-from control_plane.enqueued import Calls
+from control_plane.enqueued import CHANNEL, Calls
+from support import ROOT
 
 
 def test_a_call_ends_the_wait_and_counts_once():
@@ -21,3 +22,7 @@ def test_while_it_waits_the_daemon_can_note_that_it_is_alive():
     next(alive)
     calls.called.set()
     assert list(alive) == []
+
+
+def test_postgres_calls_on_the_channel_that_the_daemon_listens_to():
+    assert f"NOTIFY {CHANNEL};" in (ROOT / "control_plane/postgres/notifications.sql").read_text()

@@ -15,6 +15,14 @@ from control_plane import retries
 FAILURE = DagsterRunStatus.FAILURE
 
 
+def said_of(instance, run):
+    return [one.user_message + (one.message or "") for one in instance.all_logs(run.run_id)]
+
+
+def will_retry(instance, run):
+    return instance.get_run_by_id(run.run_id).tags["dagster/will_retry"] == "true"
+
+
 @pytest.fixture
 def instance():
     with instance_for_test({"run_retries": {"enabled": True, "max_retries": 2}}) as made:
@@ -26,10 +34,11 @@ def attempts(monkeypatch):
     """The runs that were tried to be launched again; each attempt before the third fails."""
     made = []
 
-    def retry(run, _):
+    def retry(run, context):
         made.append(run.run_id)
         if len(made) < 3:
             raise RuntimeError("the code server is away")
+        context.instance.add_run_tags(run.run_id, {"dagster/auto_retry_run_id": "b"})
 
     monkeypatch.setattr(auto_run_reexecution, "retry_run", retry)
     iterate = EventLogConsumerDaemon.run_iteration
@@ -42,29 +51,26 @@ def attempts(monkeypatch):
 def test_the_daemon_tries_again_until_it_works_and_says_so_once(instance, attempts):
     run = create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
     daemon, context = EventLogConsumerDaemon(), Mock(instance=instance)
-    for _ in range(3):
+    for _ in range(5):
         list(daemon.run_iteration(context))
     assert attempts == [run.run_id] * 3
-    assert instance.get_run_by_id(run.run_id).tags["dagster/will_retry"] == "true"
-    said = [entry.user_message + (entry.message or "") for entry in instance.all_logs(run.run_id)]
-    (line,) = [one for one in said if "Not launched again yet" in one]
+    assert will_retry(instance, run)
+    (line,) = [one for one in said_of(instance, run) if "Not launched again yet" in one]
     assert "the code server is away" in line
 
 
 def test_a_run_that_dagster_refuses_to_launch_again_is_asked_for_once(instance, attempts):
     """Its job is gone, for example, or its backfill has ended. Dagster says so, and returns."""
-    create_run_for_test(
-        instance,
-        status=FAILURE,
-        tags={"dagster/will_retry": "true", "dagster/backfill": "gone"},
-    )
+    tags = {"dagster/will_retry": "true", "dagster/backfill": "gone"}
+    run = create_run_for_test(instance, status=FAILURE, tags=tags)
     daemon = EventLogConsumerDaemon()
     for _ in range(5):
         list(daemon.run_iteration(Mock(instance=instance)))
     assert attempts == []
-    (run,) = instance.get_runs()
-    said = [entry.user_message + (entry.message or "") for entry in instance.all_logs(run.run_id)]
+    said = said_of(instance, run)
     assert len([one for one in said if "no longer exists" in one]) == 1
+    assert len([one for one in said if "Dagster refused the retry" in one]) == 1
+    assert not will_retry(instance, run)
 
 
 @pytest.mark.parametrize(
@@ -89,20 +95,23 @@ def test_a_run_whose_retry_was_made_and_not_queued_is_not_forgotten(instance):
     assert [one.dagster_run.run_id for one in retries.left_behind(instance)] == [run.run_id]
 
 
-def test_a_run_that_somebody_launched_again_by_hand_is_left_alone(instance):
+def test_a_run_that_a_user_launched_again_is_not_launched_by_the_daemon(instance, attempts):
     run = create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
-    assert len(retries.left_behind(instance)) == 1
     tags = {"dagster/parent_run_id": run.run_id, "dagster/root_run_id": run.run_id}
     create_run_for_test(instance, tags=tags, parent_run_id=run.run_id, root_run_id=run.run_id)
-    assert retries.left_behind(instance) == []
+    list(EventLogConsumerDaemon().run_iteration(Mock(instance=instance)))
+    assert attempts == []
+    assert not will_retry(instance, run)
+    assert any("a user has launched it again" in one for one in said_of(instance, run))
 
 
-def test_after_an_hour_a_run_is_marked_so_that_no_backfill_waits_for_it(instance, monkeypatch):
+def test_after_an_hour_a_run_is_marked_so_that_no_backfill_waits_for_it(
+    instance, attempts, monkeypatch
+):
     run = create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
-    retries.give_up(instance)
-    assert instance.get_run_by_id(run.run_id).tags["dagster/will_retry"] == "true"
     now = get_current_datetime() + retries.FOR + timedelta(minutes=1)
     monkeypatch.setattr(retries, "get_current_datetime", lambda: now)
-    assert retries.left_behind(instance) == []
-    retries.give_up(instance)
-    assert instance.get_run_by_id(run.run_id).tags["dagster/will_retry"] == "false"
+    list(EventLogConsumerDaemon().run_iteration(Mock(instance=instance)))
+    assert attempts == []
+    assert not will_retry(instance, run)
+    assert any("more than an hour ago" in one for one in said_of(instance, run))

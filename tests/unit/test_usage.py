@@ -4,8 +4,11 @@ import threading
 from unittest.mock import Mock
 
 import pytest
+from dagster import DagsterEvent, DagsterRun
+from dagster._core.events import RunFailureReason
+from dagster._utils.error import SerializableErrorInfo
 
-from control_plane.code_server.usage import Notes, Usage
+from control_plane.code_server.usage import Notes, Usage, _name_killed_processes
 from support.cli import proposed
 
 MIB = 2**20
@@ -48,6 +51,29 @@ def test_memory_counts_what_the_kernel_cannot_take_back_and_not_the_page_cache(g
 
 def test_a_process_that_was_killed_for_its_memory_is_known(group):
     assert Usage(group).killed() == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "tags"),
+    [
+        ("In process 9: ChildProcessCrashException", "It is not launched again", {"0"}),
+        ("the pump is dry", "That may be why it failed", set()),
+    ],
+)
+def test_only_a_run_that_failed_by_a_process_killed_for_its_memory_is_not_launched_again(
+    group, error, said, tags
+):
+    noted, run = {}, DagsterRun(job_name="job")
+    instance = Mock(run_retries_max_retries=2, **{"get_run_by_id.return_value": run})
+    storage = Mock(_instance=instance)
+    storage.add_run_tags.side_effect = lambda _, new: noted.update(new)
+    info = SerializableErrorInfo(error, [], "DagsterSubprocessError")
+    event = DagsterEvent.job_failure("job", "failed", RunFailureReason.RUN_EXCEPTION, info)
+    _name_killed_processes(Usage(group), storage, run.run_id, event)
+    (message,) = instance.report_engine_event.call_args.args
+    assert "1024 MiB" in message
+    assert said in message
+    assert {noted[key] for key in noted if key == "dagster/max_retries"} == tags
 
 
 def test_the_peak_stays_when_memory_is_given_back(version_2):
