@@ -5,8 +5,8 @@
 
 Both serve the same project, from the same base images, with the same packages. For each job, a
 round launches it once on each, in turns; what needs the whole machine is measured while the other
-one is paused. A run that fails ends the measurement. Writes bench/results/side_by_side.json, and from it
-the table and the picture beside it and the table in README.
+one is paused. A run that fails ends the measurement. Writes bench/results/side_by_side.json, and
+from it the table and the picture beside it and the table in README.
 """
 
 from __future__ import annotations
