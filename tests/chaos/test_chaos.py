@@ -55,7 +55,8 @@ def write_report(recoveries, made, seconds, attempts, impossible):
         f" {given_up} requests never succeeded, {impossible} of them because they need too much"
         " memory or time. The recovery is the time from the end of a fault until every service"
         " works and every run requested until then has ended, goes on, or is in the queue. After"
-        f" ten minutes of faults in any order, without a wait between them, it took {seconds:.0f} s."
+        " ten minutes of faults in any order, without a wait between them, it took"
+        f" {seconds:.0f} s."
     )
     file = ROOT / "bench/results/chaos.md"
     report.write("Recovery from faults", text, rows, verb="make test-chaos", file=file)
