@@ -14,9 +14,11 @@ from datetime import timedelta
 from typing import Any, cast
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import (
     AUTO_RETRY_RUN_ID_TAG,
+    BACKFILL_ID_TAG,
     PARENT_RUN_ID_TAG,
     RETRY_NUMBER_TAG,
     WILL_RETRY_TAG,
@@ -40,18 +42,23 @@ def retry_until_launched() -> None:
     retry = cast("Retry", auto_run_reexecution.retry_run)  # pyright: ignore[reportUnknownMemberType] # upstream's
     consume = cast("Consume", auto_run_reexecution.consume_new_runs_for_automatic_reexecution)  # pyright: ignore[reportUnknownMemberType] # upstream's
     iterate = cast("Iterate", EventLogConsumerDaemon.run_iteration)  # pyright: ignore[reportUnknownMemberType] # upstream's
-    # Runs whose launch was tried, and raised an error.
+    # Runs whose launch raised an error: in this pass, and those that were told so.
     failing: set[str] = set()
+    told: set[str] = set()
     next_at = 0.0
 
     def try_to_retry(failed_run: DagsterRun, workspace_context: Any) -> None:  # noqa: ANN401 # upstream's
         try:
-            retry(failed_run, workspace_context)
-            failing.discard(failed_run.run_id)
+            if _is_canceling(workspace_context.instance, failed_run):
+                why = "its backfill is being canceled"
+                give_up(workspace_context.instance, failed_run, why)
+            else:
+                retry(failed_run, workspace_context)
         except Exception as error:  # Dagster would give up
             logger.warning("run %s is not launched again yet: %s", failed_run.run_id, error)
-            if failed_run.run_id not in failing:
-                failing.add(failed_run.run_id)
+            failing.add(failed_run.run_id)
+            if failed_run.run_id not in told:
+                told.add(failed_run.run_id)
                 message = f"Not launched again yet, the daemon tries for an hour: {error}"
                 with suppress(Exception):  # Postgres is away
                     workspace_context.instance.report_engine_event(message, failed_run)
@@ -67,20 +74,21 @@ def retry_until_launched() -> None:
         next_at = time.monotonic() + AGAIN_SECONDS
         instance: DagsterInstance = workspace_process_context.instance
         found = {record.dagster_run.run_id: record for record in left_behind(instance)}
-        failing.intersection_update(found)
+        told.intersection_update(found)
         too_late, taken_over = get_current_datetime() - FOR, launched_by_hand(instance, found)
         for run_id, record in list(found.items()):
             if run_id in taken_over:
-                give_up(instance, found.pop(run_id), "a user has launched it again")
+                give_up(instance, found.pop(run_id).dagster_run, "a user has launched it again")
             elif record.update_timestamp < too_late:
-                give_up(instance, found.pop(run_id), "it failed more than an hour ago")
+                give_up(instance, found.pop(run_id).dagster_run, "it failed more than an hour ago")
         if not found:
             return
+        failing.clear()
         yield from consume(workspace_process_context, list(found.values()), logger)
         for record in left_behind(instance):
             if record.dagster_run.run_id in found.keys() - failing:
                 # Its job is gone, or its backfill has ended, for example.
-                give_up(instance, record, "Dagster refused the retry")
+                give_up(instance, record.dagster_run, "Dagster refused the retry")
 
     auto_run_reexecution.retry_run = try_to_retry
     EventLogConsumerDaemon.run_iteration = run_iteration
@@ -114,9 +122,15 @@ def launched_by_hand(instance: DagsterInstance, run_ids: Iterable[str]) -> set[s
     return {run.parent_run_id for run in children if RETRY_NUMBER_TAG not in run.tags}
 
 
-def give_up(instance: DagsterInstance, record: RunRecord, why: str) -> None:
+def _is_canceling(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether a run is part of a backfill that is being canceled. Dagster asks for ended ones."""
+    backfill_id = run.tags.get(BACKFILL_ID_TAG)
+    backfill = instance.get_backfill(backfill_id) if backfill_id else None
+    return bool(backfill and backfill.status == BulkActionStatus.CANCELING)
+
+
+def give_up(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
     """Sets will_retry=false: a backfill waits for a run that has true."""
-    run = record.dagster_run
     instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: "false"})
     instance.report_engine_event(f"Not launched again by the daemon: {why}.", run)
 

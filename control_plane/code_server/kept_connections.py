@@ -14,7 +14,6 @@ from psycopg2 import Error
 from psycopg2.extensions import connection
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import NullPool
 
 # The defaults of the command `dagster-webserver` (dagster_webserver.cli). After an hour a
 # connection is renewed, so that a leak in a Postgres process cannot grow forever. Each storage
@@ -26,32 +25,25 @@ NO_STATEMENT_TIMEOUT = 0
 def keep_connections_of_run() -> None:
     """Makes each storage of this process keep its connection, from its next query on."""
     # User code may make many instances: their storages share what there is.
-    engines: dict[tuple[str, str], Engine] = {}
+    # An op may fork, and two processes must not use one connection.
+    engines: dict[tuple[int, str, str], Engine] = {}
 
     def keeping(connect: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def kept(self: Any) -> Any:  # noqa: ANN401 # a storage; a connection
-            if isinstance(self._engine.pool, NullPool):
-                key = type(self).__name__, self.postgres_url
-                if key not in engines:
-                    self.optimize_for_webserver(
-                        NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW
-                    )
-                    event.listen(self._engine, "checkout", tested)
-                    engines[key] = self._engine
-                self._engine = engines[key]
+            key = os.getpid(), type(self).__name__, self.postgres_url
+            if key not in engines:
+                self.optimize_for_webserver(
+                    NO_STATEMENT_TIMEOUT, POOL_RECYCLE_SECONDS, MAX_OVERFLOW
+                )
+                event.listen(self._engine, "checkout", tested)
+                engines[key] = self._engine
+            self._engine = engines[key]
             return connect(self)
 
         return kept
 
     for storage, name in ((PostgresRunStorage, "connect"), (PostgresEventLogStorage, "_connect")):
         setattr(storage, name, keeping(getattr(storage, name)))
-
-    def forget() -> None:
-        for engine in engines.values():
-            engine.dispose(close=False)
-
-    # An op may fork, and two processes must not use one connection.
-    os.register_at_fork(after_in_child=forget)
 
 
 def tested(kept: connection, _record: object, _proxy: object) -> None:

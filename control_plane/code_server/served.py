@@ -6,8 +6,9 @@ nothing: it takes 19 to 41 s and 484 MiB for a run of 1.1 s and 175 MiB. Such a 
 in-process executor here. Dagster reads a project's `.env` in `dg dev` only. Here it comes from a
 volume, so that its values are in no image and in no `docker inspect`. Runs also start steps faster
 (warm_steps.py), keep their connections (kept_connections.py), wait for Postgres (patience.py),
-write values whole (whole_values.py) and note what they use (usage.py). This module could be deleted
-if the instance could name a default executor, and if `dagster api grpc` read `.env`.
+write values whole (whole_values.py), end what they fork (forks.py) and note what they use
+(usage.py). This module could be deleted if the instance could name a default executor, and if
+`dagster api grpc` read `.env`.
 """
 
 import os
@@ -25,6 +26,7 @@ from dotenv import dotenv_values
 
 from control_plane.code_server import hand_over
 from control_plane.code_server.executor import in_container
+from control_plane.code_server.forks import end_forks_by_sigterm
 from control_plane.code_server.kept_connections import keep_connections_of_run
 from control_plane.code_server.left_out import left_out
 from control_plane.code_server.patience import wait_for_postgres
@@ -51,6 +53,7 @@ if SETTINGS.is_file():
 write_whole_values()
 IS_SERVER = "grpc" in sys.argv
 if not IS_SERVER:
+    end_forks_by_sigterm()
     start_steps_warm()
     keep_connections_of_run()
     wait_for_postgres()

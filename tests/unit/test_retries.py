@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 from dagster._daemon.auto_run_reexecution import auto_run_reexecution
 from dagster._daemon.auto_run_reexecution.event_log_consumer import EventLogConsumerDaemon
@@ -71,6 +72,38 @@ def test_a_run_that_dagster_refuses_to_launch_again_is_asked_for_once(instance, 
     assert len([one for one in said if "no longer exists" in one]) == 1
     assert len([one for one in said if "Dagster refused the retry" in one]) == 1
     assert not will_retry(instance, run)
+
+
+def test_a_run_whose_first_attempt_failed_and_whose_backfill_then_ended_is_given_up(
+    instance, attempts
+):
+    tags = {"dagster/will_retry": "true"}
+    run = create_run_for_test(instance, status=FAILURE, tags=tags)
+    daemon = EventLogConsumerDaemon()
+    list(daemon.run_iteration(Mock(instance=instance)))
+    instance.add_run_tags(run.run_id, {"dagster/backfill": "gone"})
+    for _ in range(5):
+        list(daemon.run_iteration(Mock(instance=instance)))
+    assert attempts == [run.run_id]
+    assert not will_retry(instance, run)
+    assert len([one for one in said_of(instance, run) if "no longer exists" in one]) == 1
+
+
+def test_a_run_of_a_backfill_that_is_being_canceled_is_not_launched_again(instance, attempts):
+    backfill = PartitionBackfill(
+        backfill_id="b",
+        status=BulkActionStatus.CANCELING,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=0.0,
+    )
+    instance.add_backfill(backfill)
+    tags = {"dagster/will_retry": "true", "dagster/backfill": "b"}
+    run = create_run_for_test(instance, status=FAILURE, tags=tags)
+    list(EventLogConsumerDaemon().run_iteration(Mock(instance=instance)))
+    assert attempts == []
+    assert not will_retry(instance, run)
+    assert any("its backfill is being canceled" in one for one in said_of(instance, run))
 
 
 @pytest.mark.parametrize(
