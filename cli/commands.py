@@ -13,7 +13,9 @@ PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 NETWORK_LABEL = "com.docker.compose.network"
 STACK_LABEL = "dagster/stack"
-RUN_LABEL = "dagster/run_id"
+RUN_LABEL, JOB_LABEL = "dagster/run_id", "dagster/job_name"
+# In the place of the job of a run container that was made before its run (launcher/warm.py).
+WARM = "warm"
 # Of containers in which a step runs again. They are no run containers.
 STEP_LABEL = "dagster/run_step_of"
 # Where the files that runs write are mounted (control_plane/code_server/put_in.py, run_step.py).
@@ -44,10 +46,11 @@ def logs(services: Iterable[str], lines: int = 200, *, follow: bool = False) -> 
 
 
 def run_containers(stack: str, *, running_only: bool = False) -> list[str]:
-    """For docker: lists a stack's run containers, one `container ID` and `run ID` a line."""
+    """For docker: lists a stack's run containers, one `container ID run-ID job` a line."""
     labels = (f"label={STACK_LABEL}={stack}", f"label={RUN_LABEL}")
+    shown = ["{{.ID}}", *(f'{{{{.Label "{label}"}}}}' for label in (RUN_LABEL, JOB_LABEL))]
     return [
-        "ps", "--no-trunc", "--format", f'{{{{.ID}}}} {{{{.Label "{RUN_LABEL}"}}}}',
+        "ps", "--no-trunc", "--format", " ".join(shown),
         *([] if running_only else ["--all"]), *(f"--filter={label}" for label in labels),
     ]  # fmt: skip
 

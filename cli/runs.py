@@ -13,8 +13,8 @@ from cli.stack import Stack
 TIMEOUT_SECONDS = 180
 
 
-def container_of(stack: Stack, start: str) -> str:
-    """The ID of a run's container.
+def container_of(stack: Stack, start: str) -> tuple[str, str]:
+    """A run's ID, and that of its container.
 
     Args:
         stack: The stack that launched it.
@@ -23,7 +23,7 @@ def container_of(stack: Stack, start: str) -> str:
     Raises:
         StackError: No container or several belong to such runs.
     """
-    found = [one for run_id, one in stack.run_containers().items() if run_id.startswith(start)]
+    found = [one for one in stack.run_containers().items() if one[0].startswith(start)]
     if len(found) > 1:
         raise StackError(f"{start} is the beginning of {len(found)} runs: give more of the run ID")
     if not found:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cli import commands, dotenv, values
+from cli import commands, database, dotenv, values
 from cli.client import Client, Endpoint
 from cli.errors import StackError
 from cli.output import note
@@ -170,18 +170,16 @@ class Stack:
     def run_containers(self, *, running_only: bool = False) -> dict[str, str]:
         """This stack's run containers: container ID by run ID."""
         listing = docker(*commands.run_containers(self.name, running_only=running_only))
-        return {run: container for container, run in map(str.split, listing.splitlines())}
+        rows = [line.split() for line in listing.splitlines()]
+        is_any_warm = any(job == commands.WARM for *_, job in rows)
+        run_of = database.runs_of_warm_containers(self) if is_any_warm else {}
+        named = [(run_of.get(label, label), label, container) for container, label, _ in rows]
+        # One that waits for a run has none yet.
+        return {run or label: one for run, label, one in named if run or not running_only}
 
 
 def docker(*arguments: str) -> str:
-    """Runs the docker client.
-
-    Returns:
-        What it wrote to stdout.
-
-    Raises:
-        StackError: It failed.
-    """
+    """Runs the docker client; returns what it wrote to stdout, or raises StackError."""
     done = _captured(["docker", *arguments])
     if done.returncode:
         raise StackError(f"docker {arguments[0]}: {done.stderr.strip()}")

@@ -24,6 +24,7 @@ from control_plane.code_server.kept_connections import NO_STATEMENT_TIMEOUT
 from control_plane.connections import keep_connections
 from control_plane.enqueued import wake_the_queue
 from control_plane.housekeeping import keep_house
+from control_plane.launcher import ComposeRunLauncher
 from control_plane.launcher.images import note_images
 from control_plane.lost_ticks import launch_lost_ticks
 from control_plane.monitoring import watch_containers
@@ -49,6 +50,9 @@ def main() -> None:
         keep_connections(instance, NO_STATEMENT_TIMEOUT)
         wake_the_queue(instance)
         keep_house(instance)
+        launcher = instance.run_launcher
+        if isinstance(launcher, ComposeRunLauncher) and launcher.size:
+            launcher.warm.start()
         with daemon_controller_from_instance(
             instance,
             workspace_load_target=WorkspaceFileTarget(workspace_files()),

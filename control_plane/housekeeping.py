@@ -24,6 +24,7 @@ from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
 from control_plane.guard.policy import ALIVE, RUN_LABEL
+from control_plane.launcher.warm import WarmContainers
 from control_plane.old_runs import OldRuns
 
 INTERVAL_SECONDS = 60
@@ -92,13 +93,14 @@ def _seconds(name: str, environment: Mapping[str, str]) -> float | None:
 class Housekeeper:
     """Looks at the run containers of this stack, once a minute."""
 
-    def __init__(self, instance: DagsterInstance, keep: Keep) -> None:
+    def __init__(self, instance: DagsterInstance, keep: Keep, warm: WarmContainers) -> None:
         """Does nothing yet."""
         self.instance = instance
         self.keep = keep
         # Each run is read once an hour after its end, and not once a minute. It may be deleted.
         self.ended: dict[str, Ended] = {}
         self.read_at = 0.0
+        self.warm = warm
         self.old_runs = OldRuns(instance, keep.runs)
         self.removed = 0
         self.reported_at = get_current_timestamp()
@@ -123,12 +125,16 @@ class Housekeeper:
         client = cast("Any", docker.client.from_env()).api
         listed = _all_containers(client)
         now = get_current_timestamp()
-        ended, going_on = self._runs({one["Labels"][RUN_LABEL] for one in listed})
+        # A warm container that waits has no run yet.
+        warm = self.warm.run_of()
+        labels = [one["Labels"][RUN_LABEL] for one in listed]
+        run_of = {label: warm.get(label, label) for label in labels}
+        ended, going_on = self._runs({run for run in run_of.values() if run})
         left = BATCH
-        for one in listed:
-            run = one["Labels"][RUN_LABEL]
+        for one, label in zip(listed, labels, strict=True):
+            run = run_of[label]
             alive = one["State"] in ALIVE
-            if run in going_on:
+            if run is None or run in going_on:
                 continue
             if run not in ended:  # it has been deleted
                 over = now - one["Created"] > GRACE_SECONDS
@@ -149,6 +155,7 @@ class Housekeeper:
             except APIError as error:
                 # Somebody else was quicker, or the engine is busy: the next round looks again.
                 logger.info("container %s: %s", one["Id"][:12], error)
+        self.warm.forget(labels)
         self._report(now)
 
     def _runs(self, runs: set[str]) -> tuple[dict[str, Ended], set[str]]:
@@ -192,4 +199,5 @@ def _all_containers(client: Any) -> list[dict[str, Any]]:  # noqa: ANN401 # the 
 
 def keep_house(instance: DagsterInstance) -> None:
     """Starts the housekeeper of this process."""
-    Housekeeper(instance, Keep.from_environment(os.environ)).start()
+    keep, warm = Keep.from_environment(os.environ), WarmContainers(instance, 0)
+    Housekeeper(instance, keep, warm).start()

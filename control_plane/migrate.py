@@ -32,7 +32,7 @@ def main() -> None:
             with runs.connect() as connection:
                 # Without parameters: a percent sign in the file is not a placeholder.
                 connection.execution_options(no_parameters=True)
-                for file in ("grants.sql", "notifications.sql"):
+                for file in ("grants.sql", "notifications.sql", "warm_containers.sql"):
                     connection.exec_driver_sql((POSTGRES / file).read_text())
     except Exception as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())

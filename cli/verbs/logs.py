@@ -24,7 +24,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         services = stack.config["services"]
         command = stack.command(*commands.logs(services, follow=flags.follow))
     else:
-        container = runs.container_of(stack, flags.run)
+        _, container = runs.container_of(stack, flags.run)
         follow = ["--follow"] if flags.follow else []
         command = ["docker", "logs", "--timestamps", *follow, container]
     show(command, stack.root, stack.environment)

@@ -20,7 +20,12 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the run has no container; otherwise exits with the step's status."""
-    made = json.loads(docker("inspect", runs.container_of(stack, flags.run)))[0]
+    run_id, container = runs.container_of(stack, flags.run)
+    made = json.loads(docker("inspect", container))[0]
+    command = made["Config"]["Cmd"]
+    told = json.loads(command[3])
+    if "like" in told:  # a warm container: those of another run of this code
+        command[3] = json.dumps({**json.loads(told["like"]), "pipeline_run_id": run_id})
     image = json.loads(docker("image", "inspect", made["Image"]))[0]
     # The image has the others, PATH among them.
     added = set(made["Config"]["Env"]) - set(image["Config"]["Env"])

@@ -14,6 +14,7 @@ write values whole (whole_values.py), end what they fork (forks.py) and note wha
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import cast
 
 from dagster import AssetsDefinition, Definitions, definitions
@@ -69,7 +70,9 @@ def with_executor(target: object) -> Callable[[], Definitions]:
         target: What the project's module has: Definitions, a function that makes them, or assets.
     """
 
+    # Dagster asks again for each run. A warm container has loaded them before (warm_run.py).
     @definitions
+    @cache
     def defs() -> Definitions:
         if isinstance(target, LazyDefinitions):
             found = cast("LazyDefinitions[Definitions]", target)()

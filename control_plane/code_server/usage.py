@@ -52,6 +52,15 @@ V1, V2 = ("total_rss", "total_shmem"), ("anon", "shmem")
 
 logger = logging.getLogger("dagster")
 
+# For how long this container waited for its run (warm_run.py).
+idle_seconds = 0.0
+
+
+def begin() -> None:
+    """Counts the wall time from now on, and not from the container's start."""
+    global idle_seconds
+    idle_seconds = _wall_seconds()
+
 
 class Usage:
     """What this container has used so far."""
@@ -97,7 +106,7 @@ class Usage:
         return {
             MEMORY_TAG: of_limit(self.peak, int(limit) if limit.isdecimal() else NO_LIMIT),
             CPU_TAG: f"{self.cpu_seconds():.1f} s",
-            WALL_TAG: f"{_wall_seconds():.1f} s",
+            WALL_TAG: f"{_wall_seconds() - idle_seconds:.1f} s",
         }
 
 

@@ -3,10 +3,10 @@
 The gap: dagster.yaml cannot use variables in `container_kwargs` (instance_file.py). Dagster notices
 an unset name in `env_vars` only when it launches a run, after the UI has reported "launched"
 (dagster-io/dagster#4190). It creates a container even when one of its networks is refused. It does
-not say why a container died (deaths.py), nor which image a run will use (images.py), and has no
-limits for one run (limits.py). This module could be deleted if `container_kwargs` accepted
-variables, if the instance checked `env_vars` at start, and if the create request contained all
-networks.
+not say why a container died (deaths.py), nor which image a run will use (images.py), has no limits
+for one run (limits.py), and starts a container for each run (warm.py). This module could be deleted
+if `container_kwargs` accepted variables, if the instance checked `env_vars` at start, and if the
+create request contained all networks.
 """
 
 import os
@@ -14,9 +14,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
-from dagster import DagsterInvariantViolationError
+from dagster import DagsterInvariantViolationError, DagsterRunStatus, Field, IntSource
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import DOCKER_IMAGE_TAG
@@ -31,6 +32,7 @@ from control_plane.guard.policy import ALIVE, byte_count
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, last_lines
 from control_plane.launcher.limits import BadLimit, limits_of
+from control_plane.launcher.warm import WarmContainers, shape_of
 
 # A run whose image is not known uses that of its code server, by name.
 UNKNOWN = "unknown"
@@ -54,6 +56,27 @@ class ComposeRunLauncher(DockerRunLauncher):
     """
 
     launching: ClassVar[set[str]] = set()
+
+    def __init__(self, *, warm_containers: int = 0, **config: Any) -> None:  # noqa: ANN401 # upstream's
+        """Makes no container.
+
+        Args:
+            warm_containers: How many wait for the next runs of each code location.
+            config: The other settings, for DockerRunLauncher.
+        """
+        super().__init__(**config)  # pyright: ignore[reportUnknownMemberType] # upstream's
+        self.size = warm_containers
+
+    @cached_property
+    def warm(self) -> WarmContainers:
+        """The containers that wait for runs."""
+        return WarmContainers(self._instance, self.size)
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """DockerRunLauncher's settings, and one more."""
+        more = Field(IntSource, is_required=False, description="How many containers wait for runs")
+        return {**super().config_type(), "warm_containers": more}
 
     @classmethod
     def from_config_value(
@@ -118,7 +141,7 @@ class ComposeRunLauncher(DockerRunLauncher):
             DagsterInvariantViolationError: A tag of the run asks for more than it may have.
         """
         try:
-            limits_of(run.tags, self._most())
+            own = limits_of(run.tags, self._most())
         except BadLimit as bad:
             self.do_not_retry(run)
             raise DagsterInvariantViolationError(str(bad)) from None
@@ -126,9 +149,15 @@ class ComposeRunLauncher(DockerRunLauncher):
         image = docker_image if noted == UNKNOWN else noted
         self.launching.add(run.run_id)
         try:
-            self._launch_when_the_guard_answers(run, image, command)
+            if not (self.size and not own and self._launch_warm(run, image, command)):
+                self._launch_when_the_guard_answers(run, image, command)
         finally:
             self.launching.discard(run.run_id)
+
+    def _launch_warm(self, run: DagsterRun, image: str, command: list[str]) -> bool:
+        context = self.get_container_context(run)
+        shape = shape_of(code_server_of(run), image, command, context)
+        return bool(shape and self.warm.launch(run, shape))
 
     def _launch_when_the_guard_answers(
         self, run: DagsterRun, image: str, command: list[str]
@@ -168,11 +197,13 @@ class ComposeRunLauncher(DockerRunLauncher):
         return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
 
     def _is_left_behind(self, run: DagsterRun, container: Mapping[str, Any]) -> bool:
-        """Whether the launch of a run ended after it had created the container."""
-        if container["State"]["Status"] != "created" or run.run_id in self.launching:
+        """Whether the launch of a run ended before its container was started, or took the run."""
+        if run.run_id in self.launching:
             return False
-        created = datetime.fromisoformat(container["Created"])
-        return datetime.now(UTC) - created > LAUNCH_TIME
+        if container["State"]["Status"] == "created":
+            created = datetime.fromisoformat(container["Created"])
+            return datetime.now(UTC) - created > LAUNCH_TIME
+        return run.status == DagsterRunStatus.STARTING and self.warm.take_back(run)
 
     def get_run_worker_debug_info(
         self, run: DagsterRun, include_container_logs: bool | None = True

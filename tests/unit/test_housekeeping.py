@@ -1,5 +1,7 @@
 """Which run containers the daemon removes, and when."""
 
+from unittest.mock import Mock
+
 import pytest
 from dagster import DagsterInstance, job, op
 from docker.errors import APIError
@@ -9,6 +11,11 @@ from control_plane.housekeeping import BATCH, PAGE, Housekeeper, Keep
 
 MINUTE, DAY = 60, 24 * 3600
 KEEP = Keep(succeeded=10 * MINUTE, failed=7 * DAY, runs=None)
+
+
+def house(instance, keep=KEEP, **warm):
+    """A housekeeper. Warm containers are given by their label and their run, if they have one."""
+    return Housekeeper(instance, keep, Mock(run_of=lambda: warm))
 
 
 class FakeEngine:
@@ -125,16 +132,32 @@ def test_what_happens_to_a_container_follows_from_its_run_and_the_time_since(
 ):
     engine.add("one", run_of(instance, kind), state)
     later(age)
-    Housekeeper(instance, KEEP).tidy()
+    house(instance).tidy()
     assert engine.removed == (["one"] if done == "removed" else [])
     assert engine.stopped == (["one"] if done == "stopped" else [])
+
+
+def test_a_warm_container_stays_while_it_waits_and_is_then_the_one_of_its_run(
+    instance, engine, later
+):
+    engine.add("waits", "a", "running")
+    engine.add("has ended", "b")
+    engine.add("nobody knows it", "c", "running")
+    keeper = house(instance, a=None, b=run_of(instance, "good"))
+    later(9 * MINUTE)
+    keeper.tidy()
+    assert (engine.removed, engine.stopped) == ([], ["nobody knows it"])
+    later(11 * MINUTE)
+    keeper.tidy()
+    assert engine.removed == ["has ended"]
+    keeper.warm.forget.assert_called_with(["a", "b", "c"])
 
 
 def test_forever_is_forever(instance, engine, later):
     engine.add("one", run_of(instance, "good"))
     engine.add("other", run_of(instance, "bad"))
     later(9000 * DAY)
-    Housekeeper(instance, Keep(succeeded=None, failed=None, runs=None)).tidy()
+    house(instance, Keep(succeeded=None, failed=None, runs=None)).tidy()
     assert not engine.removed
 
 
@@ -143,7 +166,7 @@ def test_the_container_of_a_deleted_run_goes_soon(instance, engine, later):
     engine.add("one", run)
     engine.add("other", run, "running")
     instance.delete_run(run)
-    keeper = Housekeeper(instance, KEEP)
+    keeper = house(instance)
     keeper.tidy()
     assert (engine.removed, engine.stopped) == ([], [])
     later(3 * MINUTE)
@@ -156,7 +179,7 @@ def test_the_container_of_a_run_that_is_deleted_after_its_end_goes_within_an_hou
 ):
     run = run_of(instance, "bad")
     engine.add("one", run)
-    keeper = Housekeeper(instance, KEEP)
+    keeper = house(instance)
     keeper.tidy()
     instance.delete_run(run)
     later(59 * MINUTE)
@@ -176,7 +199,7 @@ def test_a_round_has_an_end_and_what_is_kept_does_not_count(instance, engine, la
         engine.add(f"over-{number}", over)
     engine.busy = ["over-0"]
     later(11 * MINUTE)
-    keeper = Housekeeper(instance, KEEP)
+    keeper = house(instance)
     keeper.tidy()
     assert engine.removed == [f"over-{number}" for number in range(1, BATCH)]
     assert keeper.removed == BATCH - 1
@@ -188,7 +211,7 @@ def test_there_may_be_more_containers_than_a_page_of_the_list_has(instance, engi
         engine.add(f"kept-{number}", kept)
     engine.add("over", run_of(instance, "good"))
     later(11 * MINUTE)
-    keeper = Housekeeper(instance, KEEP)
+    keeper = house(instance)
     keeper.tidy()
     assert engine.removed == ["over"]
 
@@ -203,7 +226,7 @@ def test_a_run_is_read_once_after_its_end_and_each_minute_before(instance, engin
     over, going_on = run_of(instance, "good"), run_of(instance, "waiting")
     engine.add("over", over)
     engine.add("going on", going_on, "running")
-    keeper = Housekeeper(instance, KEEP)
+    keeper = house(instance)
     keeper.tidy()
     keeper.tidy()
     assert read == [sorted([over, going_on]), [going_on]]
@@ -211,7 +234,7 @@ def test_a_run_is_read_once_after_its_end_and_each_minute_before(instance, engin
 
 def test_each_day_the_log_says_what_was_removed(instance, engine, later, caplog):
     caplog.set_level("INFO", housekeeping.logger.name)
-    keeper = Housekeeper(instance, KEEP)
+    keeper = house(instance)
     keeper.tidy()
     assert not caplog.messages
     engine.add("one", run_of(instance, "good"))

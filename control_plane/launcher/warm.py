@@ -1,0 +1,285 @@
+"""Run containers that have loaded their code and wait: the launcher hands a run to one of them.
+
+The gap: a container needs a second to start and to import, each time, before a run does anything.
+Here the daemon keeps a few for each code location that has had a run, as dagster.yaml says
+(`warm_containers`). Each executes one run and ends. A run that has anything of its own, a limit for
+example, and a run that finds none, gets a new container as before.
+
+At most once: a run is handed over by a row in Postgres (postgres/warm_containers.sql). Either the
+container takes its run, or the launcher or the run monitoring takes it back. A container that is
+silent for two seconds loses its run to a new container. This module could be deleted if Dagster had
+workers that wait for runs.
+"""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import docker
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.storage.dagster_run import DagsterRun, RunsFilter
+from dagster._core.storage.tags import DOCKER_IMAGE_TAG
+from dagster._core.utils import parse_env_var
+from dagster_docker.container_context import DockerContainerContext
+from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
+from dagster_postgres import PostgresRunStorage
+from docker.errors import DockerException
+from requests.exceptions import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from control_plane.guard.policy import (
+    EXECUTE_RUN,
+    JOB_LABEL,
+    JOB_VARIABLE,
+    RUN_LABEL,
+    WAIT_FOR_RUN,
+)
+
+# In the place of the job in the container's name and label.
+JOB = "warm"
+# So long a container may need to answer.
+ANSWER_SECONDS, POLL_SECONDS = 2, 0.01
+# What code does when it is imported is at most so old.
+MAX_AGE = "15 minutes"
+# So long a container may need to load its code. Postgres may have restarted meanwhile.
+LOAD_TIME, LOST_TIME = "2 minutes", "10 seconds"
+# New ones are made when no run is launched, so that none has to wait for them.
+INTERVAL_SECONDS, BUSY_SECONDS, QUIET_SECONDS = 10, 0.5, 1
+BUSY = [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING]
+
+CLAIM = """UPDATE warm_containers SET run_id = %(run)s WHERE slot = (
+    SELECT slot FROM warm_containers WHERE fits = %(fits)s AND run_id IS NULL
+      AND created_at > now() - %(age)s::interval AND is_waiting(number)
+    ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED) AND run_id IS NULL
+  RETURNING slot, container_id"""
+CALL = "SELECT ready_at, pg_notify('warm_container_' || slot, '') FROM changed"
+GIVE = f"""WITH changed AS (UPDATE warm_containers SET arguments = %(arguments)s, given_at = now()
+    WHERE slot = %(slot)s AND run_id = %(run)s RETURNING slot, ready_at) {CALL}"""  # noqa: S608 # ours
+ANSWER = """SELECT taken_at IS NOT NULL AS is_taken, is_waiting(number) AS is_waiting
+  FROM warm_containers WHERE slot = %(slot)s"""
+# A container that has no row ends.
+DROP = f"""WITH changed AS (DELETE FROM warm_containers WHERE taken_at IS NULL AND ({{}})
+    RETURNING slot, ready_at) {CALL}"""  # noqa: S608 # ours
+IDLE = "SELECT count(*) FROM warm_containers WHERE fits = %(fits)s AND run_id IS NULL"
+MADE = """INSERT INTO warm_containers (slot, secret_hash, fits, container_id)
+  VALUES (%(slot)s, sha256(%(secret)s::bytea), %(fits)s, %(container)s)
+  RETURNING slot"""
+OF_AN_EARLIER_DAEMON = "given_at IS NULL"
+UNUSABLE = f"""run_id IS NULL AND (fits <> ALL (%(wanted)s)
+    OR created_at < now() - interval '{MAX_AGE}'
+    OR ready_at IS NULL AND created_at < now() - interval '{LOAD_TIME}'
+    OR ready_at < now() - interval '{LOST_TIME}' AND NOT is_waiting(number))"""
+
+logger = logging.getLogger("dagster.daemon.WarmContainers")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a run needs of its container.
+
+    Attributes:
+        service: The code server of its code location.
+        image: The ID of its image.
+        environment: Its variables.
+        network: Its network.
+        kwargs: What else the container gets, in the Python SDK's terms.
+        like: The arguments of the run's command.
+    """
+
+    service: str
+    image: str
+    environment: Mapping[str, str]
+    network: str
+    kwargs: Mapping[str, Any]
+    like: str
+
+    @property
+    def fits(self) -> str:
+        """The same for two runs that can have the same container."""
+        like: dict[str, Any] = json.loads(self.like)
+        code = like["pipeline_origin"]["repository_origin"], like["instance_ref"]
+        parts = [self.image, self.environment, self.network, self.kwargs, code]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class WarmContainers:
+    """The warm containers of this stack, for the daemon."""
+
+    def __init__(self, instance: DagsterInstance, size: int) -> None:
+        """Makes none yet.
+
+        Args:
+            instance: Where the runs are.
+            size: How many wait for the next runs of each code location.
+        """
+        self.instance, self.size = instance, size
+        # The last shape of each code location.
+        self.wanted: dict[str, Shape] = {}
+        self.launched_at = 0.0
+        self.called = threading.Event()
+
+    def start(self) -> None:
+        """Makes containers in the background from now on. Those of an earlier daemon end."""
+        threading.Thread(target=self._work, name="warm-containers", daemon=True).start()
+
+    def launch(self, run: DagsterRun, shape: Shape) -> bool:
+        """Hands a run to a waiting container, if there is one.
+
+        Args:
+            run: The run, in the state STARTING.
+            shape: What it needs.
+
+        Returns:
+            Whether it has been handed over. If not, no container can take it any more.
+        """
+        self.launched_at = time.monotonic()
+        self.wanted[shape.service] = shape
+        slot = None
+        try:
+            claimed = self._sql(CLAIM, run=run.run_id, fits=shape.fits, age=MAX_AGE)
+            if claimed:
+                slot, container = claimed[0]
+                self.instance.report_engine_event(
+                    f"Launching run in the warm container {container} with image {shape.image}", run
+                )
+                tags = {DOCKER_CONTAINER_ID_TAG: container, DOCKER_IMAGE_TAG: shape.image}
+                self.instance.add_run_tags(run.run_id, tags)
+                return self._hand_over(run, slot, shape.like)
+        except SQLAlchemyError:
+            logger.exception("run %s gets a new container", run.run_id)
+            if slot:
+                self.take_back(run)
+        finally:
+            self.called.set()
+        return False
+
+    def _hand_over(self, run: DagsterRun, slot: str, arguments: str) -> bool:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        try:
+            self._sql(GIVE, slot=slot, run=run.run_id, arguments=arguments)
+            while time.monotonic() < deadline:
+                answer = self._sql(ANSWER, slot=slot)
+                if not answer:
+                    return False
+                if answer[0].is_taken:
+                    return True
+                if not answer[0].is_waiting:
+                    break
+                time.sleep(POLL_SECONDS)
+            return not self.take_back(run)
+        except SQLAlchemyError:
+            # It may have been taken. If not, the run monitoring takes it back (is_left_behind).
+            logger.exception("it cannot be said whether run %s has been taken", run.run_id)
+            return True
+
+    def take_back(self, run: DagsterRun) -> bool:
+        """Whether a run was handed over and had not been taken. It cannot be taken any more."""
+        return bool(self._sql(DROP.format("run_id = %(run)s"), run=run.run_id))
+
+    def run_of(self) -> dict[str, str | None]:
+        """The run of each warm container, by what is in the place of its label; or none yet."""
+        return dict(self._sql("SELECT slot, run_id FROM warm_containers"))
+
+    def forget(self, listed: Sequence[str]) -> None:
+        """Removes rows of containers that do not exist any more."""
+        gone = "created_at < now() - interval '5 minutes' AND slot <> ALL (%(listed)s)"
+        self._sql(f"DELETE FROM warm_containers WHERE {gone} RETURNING 1", listed=list(listed))  # noqa: S608 # ours
+
+    def _sql(self, query: str, **parameters: object) -> list[Any]:
+        storage = cast("PostgresRunStorage", self.instance.run_storage)
+        with storage.connect() as connection:
+            return list(connection.exec_driver_sql(query, parameters))
+
+    def _work(self) -> None:
+        begun, look_at = False, 0.0
+        while True:
+            is_full = True
+            try:
+                if not begun:
+                    self._sql(DROP.format(OF_AN_EARLIER_DAEMON))
+                    begun = True
+                if time.monotonic() >= look_at:
+                    look_at = time.monotonic() + INTERVAL_SECONDS
+                    self._drop_unusable()
+                is_full = self._fill()
+            except (DockerException, RequestException) as error:
+                logger.warning("no warm container is made, next try soon: %s", error)
+            except Exception:  # the database, for example: the daemon goes on
+                logger.exception("next try soon")
+            self.called.wait(INTERVAL_SECONDS if is_full else BUSY_SECONDS)
+            self.called.clear()
+
+    def _fill(self) -> bool:
+        """Makes what is missing, one by one; returns whether nothing is missing."""
+        for shape in list(self.wanted.values()):
+            while self._sql(IDLE, fits=shape.fits)[0][0] < self.size:
+                if self._is_busy():
+                    return False
+                self._make(shape)
+        return True
+
+    def _is_busy(self) -> bool:
+        """Whether a run is being launched, or has been just now."""
+        is_quiet = time.monotonic() - self.launched_at > QUIET_SECONDS
+        return not is_quiet or self.instance.get_runs_count(RunsFilter(statuses=BUSY)) > 0
+
+    def _drop_unusable(self) -> None:
+        images: set[str] = set()
+        if self.wanted:
+            servers = cast("Any", docker.client.from_env()).api.containers()
+            images = {one["ImageID"] for one in servers}
+        self.wanted = {name: one for name, one in self.wanted.items() if one.image in images}
+        fits = {name: shape.fits for name, shape in self.wanted.items()}
+        dropped = self._sql(DROP.format(UNUSABLE), wanted=list(fits.values()))
+        if any(row.ready_at is None for row in dropped):
+            logger.warning("a warm container could not load its code: the next run starts cold")
+            self.wanted.clear()
+
+    def _make(self, shape: Shape) -> None:
+        slot, secret = str(uuid.uuid4()), str(uuid.uuid4())
+        client = cast("Any", docker.client.from_env())
+        kwargs = {**shape.kwargs}
+        labels = {**kwargs.pop("labels", {}), RUN_LABEL: slot, JOB_LABEL: JOB}
+        told = json.dumps({"slot": slot, "secret": secret, "like": shape.like})
+        container = client.containers.create(
+            image=shape.image,
+            command=[*WAIT_FOR_RUN, told],
+            detach=True,
+            environment=shape.environment,
+            network=shape.network,
+            labels=labels,
+            **kwargs,
+        )
+        self._sql(MADE, slot=slot, secret=secret, fits=shape.fits, container=container.id)
+        container.start()
+
+
+def shape_of(
+    service: str, image: str, command: Sequence[str], context: DockerContainerContext
+) -> Shape | None:
+    """What DockerRunLauncher would create a run's container with; or None for other commands.
+
+    Args:
+        service: The code server of the run's code location.
+        image: The ID of its image.
+        command: What the container would execute.
+        context: Its other settings.
+    """
+    if list(command[:3]) != EXECUTE_RUN:
+        return None
+    kwargs = {name: one for name, one in context.container_kwargs.items() if name != "stop_timeout"}
+    environment = dict(parse_env_var(one) for one in context.env_vars)
+    return Shape(
+        service,
+        image,
+        {**environment, JOB_VARIABLE: JOB},
+        context.networks[0],
+        kwargs,
+        command[3],
+    )
