@@ -1,4 +1,4 @@
-"""The two deployments that are measured side by side: Dagster's documented one, and this one."""
+"""The deployments that are measured side by side: Dagster's documented one, and this one twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from cli import commands
@@ -22,10 +23,13 @@ STOCK = ROOT / "bench/stock/compose.yml"
 JOBS = ROOT / "bench/project/jobs.py"
 # A copy of the example project with these jobs. Its folder's name is that of the code location.
 PROJECT = ROOT / ".bench/code_location"
-OURS_PORT, STOCK_PORT = 3900, 3901
+# A checkout in which no container waits for runs.
+COLD = ROOT / ".bench/cold"
+STOCK_PORT, OURS_PORT, COLD_PORT = 3901, 3900, 3902
 SECONDS_PER_RUN = 180
 TIMES = """query Times($id: ID!) { runOrError(runId: $id) { ... on Run {
   status startTime endTime } } }"""
+TAGS = """query Tags($id: ID!) { runOrError(runId: $id) { ... on Run { tags { key value } } } }"""
 READY_SECONDS = 180
 
 
@@ -44,11 +48,6 @@ class Peer(ABC):
     @abstractmethod
     def client(self) -> Client:
         """Its API."""
-
-    def runs(self, *options: str) -> list[str]:
-        """Its run containers, with options of `docker ps`."""
-        filters = f"--filter={self.mark}", f"--filter=label={commands.RUN_LABEL}"
-        return docker("ps", "--quiet", *filters, *options).split()
 
     def build(self) -> None:
         """Builds its images."""
@@ -73,6 +72,11 @@ class Peer(ABC):
         rows = self.compose("ps", "--format", "json").splitlines()
         return {row["Service"]: row["ID"] for row in map(json.loads, rows)}
 
+    def warm(self) -> list[str]:
+        """The containers that wait for a run, while none is in progress."""
+        filters = f"--filter={self.mark}", f"--filter=label={commands.RUN_LABEL}"
+        return docker("ps", "--quiet", "--no-trunc", *filters).split()
+
     def images(self) -> dict[str, float]:
         """The size of each image that it built, in MB."""
         label = f"--filter=label={commands.PROJECT_LABEL}=dagster-{self.name}"
@@ -89,7 +93,10 @@ class Peer(ABC):
             The seconds from the launch to the start of the run, and to its end.
         """
         begun = time.time()
-        return self.waited(self.client.launch(job), begun)
+        run = self.client.launch(job)
+        times = self.waited(run, begun)
+        self.wait_for_container(run)
+        return times
 
     def waited(self, run: str, begun: float) -> tuple[float, float]:
         """Waits until a run has ended.
@@ -111,6 +118,13 @@ class Peer(ABC):
             raise StackError(f"{self.name}: run {run} is {found.get('status')}")
         return found["startTime"] - begun, found["endTime"] - begun
 
+    def wait_for_container(self, run: str) -> None:
+        """Its container ends after the run."""
+        tags = self.client.graphql(TAGS, id=run)["runOrError"]["tags"]
+        (container,) = (tag["value"] for tag in tags if tag["key"] == "docker/container_id")
+        while docker("ps", "--quiet", "--no-trunc", f"--filter=id={container}"):
+            time.sleep(0.1)
+
     @contextmanager
     def paused(self) -> Generator[None]:
         """While the other one is measured alone."""
@@ -122,7 +136,8 @@ class Peer(ABC):
 
     def remove(self) -> None:
         """Removes everything that it made."""
-        runs = self.runs("--all")
+        filters = f"--filter={self.mark}", f"--filter=label={commands.RUN_LABEL}"
+        runs = docker("ps", "--quiet", "--all", *filters).split()
         if runs:
             docker("rm", "--force", *runs)
         self.compose("down", "--volumes")
@@ -164,22 +179,22 @@ class Stock(Peer):
 
 
 class Ours(Peer):
-    """This repository, as shipped."""
+    """This repository, as shipped, or without containers that wait for runs."""
 
-    name = "bench"
-    mark = f"label={commands.STACK_LABEL}=dagster-bench"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str, root: Path, port: int) -> None:
         """Nothing is started yet."""
+        self.name = name
+        stack = f"dagster-{name}"
+        self.mark = f"label={commands.STACK_LABEL}={stack}"
         settings = {
-            "STACK_NAME": "dagster-bench",
-            "HTTP_PORT": str(OURS_PORT),
+            "STACK_NAME": stack,
+            "HTTP_PORT": str(port),
             "CODE": str(PROJECT),
             # As shipped, also in `make bench`, which sets these.
             "COMPOSE_PROFILES": "",
             "KEEP_SUCCEEDED_CONTAINERS": "10m",
         }
-        self.stack = Stack(ROOT, settings)
+        self.stack = Stack(root, settings)
 
     def compose(self, *arguments: str) -> str:
         """Runs Compose for it; returns what it printed."""
@@ -189,6 +204,21 @@ class Ours(Peer):
     def client(self) -> Client:
         """Its API, as the operator."""
         return self.stack.client
+
+
+def make_cold_checkout() -> None:
+    """Copies this repository, and switches the waiting containers off in the copy."""
+    shutil.rmtree(COLD, ignore_errors=True)
+    listed = "git", "ls-files", "--cached", "--others", "--exclude-standard"
+    names = subprocess.run(listed, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    for name in [*names.splitlines(), ".machine.env"]:
+        source, target = ROOT / name, COLD / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    settings = COLD / "dagster.yaml"
+    changed = settings.read_text().replace("warm_containers: 1", "warm_containers: 0")
+    settings.write_text(changed)
 
 
 def make_project() -> None:

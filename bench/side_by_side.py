@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures this stack and Dagster's documented one, side by side on one engine.
+"""Measures Dagster's documented stack and this one, with and without warm containers.
 
     side_by_side.py [--quick]    fewer rounds, no schedule, no burst of 100
 
-Both serve the same project, from the same base images, with the same packages. For each job, a
-round launches it once on each, in turns; what needs the whole machine is measured while the other
-one is paused. A run that fails ends the measurement. Writes bench/results/side_by_side.json, and
+All serve the same project, from the same base images, with the same packages. For each job, a round
+launches it once on each, in turns; what needs the whole machine is measured while the others are
+paused. A run that fails ends the measurement. Writes bench/results/side_by_side.json, and
 from it the table and the picture beside it and the table in README.
 """
 
@@ -27,7 +27,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import report
 from bench.engine import use_of
-from bench.peers import Ours, Peer, Stock, make_project
+from bench.peers import (
+    COLD,
+    COLD_PORT,
+    OURS_PORT,
+    Ours,
+    Peer,
+    Stock,
+    make_cold_checkout,
+    make_project,
+)
 from bench.picture import Pair, draw
 from cli.errors import StackError
 from cli.output import table
@@ -70,6 +79,8 @@ SHOWN = (
     ("idle, MiB", "idle, memory", "MiB", 0),
 )
 
+# In the order of the columns.
+PEERS = "stock", "bench", "cold"
 Samples = dict[str, dict[str, list[float]]]
 
 
@@ -93,18 +104,15 @@ def measure_jobs(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
         for peer in peers:
             peer.timed(job)  # the first one finds cold caches
         for number in range(slow_rounds if job in SLOW else rounds):
-            for peer in peers if number % 2 else reversed(peers):
+            for peer in peers if number % 2 else peers[::-1]:
                 start, end = peer.timed(job)
                 samples[f"{job}, launch to start"][peer.name].append(start)
                 samples[f"{job}, launch to success"][peer.name].append(end)
-                # Its container ends after the run.
-                while peer.runs():
-                    time.sleep(0.1)
         medians = {
             peer.name: statistics.median(samples[f"{job}, launch to success"][peer.name])
             for peer in peers
         }
-        say(f"{job}: {medians['stock']:.2f} s and {medians['bench']:.2f} s")
+        say(f"{job}: {', '.join(f'{name} {medians[name]:.2f} s' for name in medians)}")
 
 
 def measure_burst(peer: Peer, count: int, samples: Samples) -> None:
@@ -112,8 +120,8 @@ def measure_burst(peer: Peer, count: int, samples: Samples) -> None:
     busy, begun = busy_seconds(), time.time()
     runs = [peer.client.launch("one_op") for _ in range(count)]
     ends = [peer.waited(run, begun)[1] for run in runs]
-    while peer.runs():
-        time.sleep(0.1)
+    for run in runs:
+        peer.wait_for_container(run)
     # The polls of this program and what the services do anyway count as well, for both peers.
     samples[f"burst of {count}, seconds"][peer.name].append(max(ends))
     samples[f"burst of {count}, runs per minute"][peer.name].append(60 * count / max(ends))
@@ -127,6 +135,7 @@ def measure_idle(peer: Peer, samples: Samples) -> None:
     services = peer.services()
     # The same part of both.
     services = {name.replace("user_code", "code_location"): services[name] for name in services}
+    services |= {f"warm container {n}": one for n, one in enumerate(peer.warm(), 1)}
     time.sleep(SETTLE_SECONDS)
     before = {name: use_of(services[name]) for name in services}
     begun = time.monotonic()
@@ -160,8 +169,11 @@ def measure_ticks(peer: Peer, samples: Samples) -> None:
 def measure(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
     """Everything, with both peers up."""
     measure_jobs(peers, samples, quick=quick)
-    for peer, other in (peers, peers[::-1]):
-        with other.paused():
+    for peer in peers:
+        with ExitStack() as others:
+            for other in peers:
+                if other is not peer:
+                    others.enter_context(other.paused())
             measure_idle(peer, samples)
             for count in QUICK_BURSTS if quick else BURSTS:
                 measure_burst(peer, count, samples)
@@ -188,7 +200,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick: bool = parser.parse_args().quick
     make_project()
-    peers: list[Peer] = [Stock(), Ours()]
+    make_cold_checkout()
+    peers: list[Peer] = [
+        Stock(),
+        Ours("bench", ROOT, OURS_PORT),
+        Ours("cold", COLD, COLD_PORT),
+    ]
     samples: Samples = defaultdict(lambda: defaultdict(list))
     try:
         for peer in peers:
@@ -222,29 +239,38 @@ def main() -> None:
 def write(result: dict[str, Any], *, quick: bool) -> None:
     """Prints the tables. Without `quick`, writes them."""
     samples: Samples = result["samples"]
-    rows = [["", "stock", "highest", "ours", "highest", "times", "stock / ours", "by round"]]
+    rows = [
+        [
+            "", "stock", "highest", "ours", "highest", "cold", "highest", "times",
+            "stock / ours", "by round", "stock / cold",
+        ]
+    ]  # fmt: skip
     for figure in samples:
-        stock, ours = (samples[figure].get(name, []) for name in ("stock", "bench"))
+        stock, ours, cold = (samples[figure].get(name, []) for name in PEERS)
         # The seconds of a burst say the same as its runs per minute.
         if figure.endswith("per minute"):
             continue
-        row, ratio, spread = [figure], "", ""
-        for one in (stock, ours):
+        row, ratio, spread, without = [figure], "", "", ""
+        for one in (stock, ours, cold):
             row.append(f"{statistics.median(one):.2f}" if one else "")
             row.append(f"{max(one):.2f}" if len(one) > 1 else "")
         if stock and ours:
             ratio = f"{statistics.median(stock) / statistics.median(ours):.1f}"
             ratios = [one / other for one, other in zip(stock, ours, strict=True)]
             spread = f"{min(ratios):.1f} to {max(ratios):.1f}" if len(ratios) > 1 else ""
-        rows.append([*row, str(len(stock or ours)), ratio, spread])
+        if stock and cold:
+            without = f"{statistics.median(stock) / statistics.median(cold):.1f}"
+        rows.append([*row, str(len(stock or ours)), ratio, spread, without])
     machine = result["machine"]
     text = (
         f"{machine['system']}, Docker {machine['engine']}. Seconds, if nothing else is said. Of"
         " each peer: the median of so many *times*, and the highest value. Then the ratio of the"
         " medians, and the lowest and the highest ratio of the two values of one round. `stock` is"
-        " bench/stock/. There, as Dagster does by default, each step of a run has a process, and at"
-        " most 10 runs are in progress. Here the steps of a run share a process, unless the project"
-        " names an executor, as `isolated_steps` does, and at most 4 runs are in progress. `one_op`"
+        " bench/stock/. `ours` is this stack as it comes, and `cold` has warm_containers: 0 in"
+        " dagster.yaml. In `stock`, as Dagster does by default, each step of a run has a process,"
+        " and at most 10 runs are in progress. In the others the steps of a run share a process,"
+        " unless the project names an executor, as `isolated_steps` does, and at most 4 runs are in"
+        " progress. `one_op`"
         " has one step, `parallel_steps` 20, `isolated_steps` those of `process_numbers`. The steps"
         " do almost no work: the times are what Dagster adds. `stock` has no edge, guard, sign_in."
     )

@@ -5,9 +5,9 @@ queue poll each second that is six connections a second when idle, half of the s
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
 connections with `optimize_for_webserver`, and so does this module. It adds to launches
 (launcher/images.py), to the queue (enqueued.py, waiting.py), to the scheduler (lost_ticks.py), to
-the run monitoring (monitoring.py) and to the retries (retries.py), and has one thread more
-(housekeeping.py). Apart from that, it does what the command does. It could be deleted if
-`dagster-daemon run` had the web server's option `--db-pool-recycle`.
+the run monitoring (monitoring.py) and to the retries (retries.py), and has two threads more
+(housekeeping.py, launcher/warm.py). Apart from that, it does what the command does. It could be
+deleted if `dagster-daemon run` had the web server's option `--db-pool-recycle`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from control_plane.code_server.kept_connections import NO_STATEMENT_TIMEOUT
 from control_plane.connections import keep_connections
 from control_plane.enqueued import wake_the_queue
 from control_plane.housekeeping import keep_house
-from control_plane.launcher import ComposeRunLauncher
+from control_plane.launcher import warm_containers
 from control_plane.launcher.images import note_images
 from control_plane.lost_ticks import launch_lost_ticks
 from control_plane.monitoring import watch_containers
@@ -50,14 +50,14 @@ def main() -> None:
         keep_connections(instance, NO_STATEMENT_TIMEOUT)
         wake_the_queue(instance)
         keep_house(instance)
-        launcher = instance.run_launcher
-        if isinstance(launcher, ComposeRunLauncher) and launcher.size:
-            launcher.warm.start()
-        with daemon_controller_from_instance(
-            instance,
-            workspace_load_target=WorkspaceFileTarget(workspace_files()),
-            heartbeat_tolerance_seconds=int(os.environ["DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"]),
-        ) as controller:
+        with (
+            warm_containers(instance),
+            daemon_controller_from_instance(
+                instance,
+                workspace_load_target=WorkspaceFileTarget(workspace_files()),
+                heartbeat_tolerance_seconds=int(os.environ["DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"]),
+            ) as controller,
+        ):
             controller.check_daemon_loop()
 
 

@@ -11,13 +11,19 @@ create request contained all networks.
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
-from dagster import DagsterInvariantViolationError, DagsterRunStatus, Field, IntSource
+from dagster import (
+    DagsterInstance,
+    DagsterInvariantViolationError,
+    DagsterRunStatus,
+    Field,
+    IntSource,
+)
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import DOCKER_IMAGE_TAG
@@ -242,6 +248,20 @@ class ComposeRunLauncher(DockerRunLauncher):
 
     def _container_of(self, run: DagsterRun) -> Any:  # noqa: ANN401 # the SDK has no types
         return super()._get_container(run)  # pyright: ignore[reportUnknownMemberType] # upstream's
+
+
+@contextmanager
+def warm_containers(instance: DagsterInstance) -> Generator[None]:
+    """Keeps containers that wait for runs, as long as the block lasts."""
+    launcher = instance.run_launcher
+    warm = launcher.warm if isinstance(launcher, ComposeRunLauncher) else None
+    if warm:
+        warm.start()
+    try:
+        yield
+    finally:
+        if warm:
+            warm.end()
 
 
 def code_server_of(dagster_run: DagsterRun) -> str:

@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -70,7 +71,7 @@ IDLE = "SELECT count(*) FROM warm_containers WHERE fits = %(fits)s AND run_id IS
 MADE = """INSERT INTO warm_containers (slot, secret_hash, fits, container_id)
   VALUES (%(slot)s, sha256(%(secret)s::bytea), %(fits)s, %(container)s)
   RETURNING slot"""
-OF_AN_EARLIER_DAEMON = "given_at IS NULL"
+WAITING = "given_at IS NULL"
 UNUSABLE = f"""run_id IS NULL AND (fits <> ALL (%(wanted)s)
     OR created_at < now() - interval '{MAX_AGE}'
     OR ready_at IS NULL AND created_at < now() - interval '{LOAD_TIME}'
@@ -123,10 +124,17 @@ class WarmContainers:
         self.wanted: dict[str, Shape] = {}
         self.launched_at = 0.0
         self.called = threading.Event()
+        self.making, self.ended = threading.Lock(), False
 
     def start(self) -> None:
         """Makes containers in the background from now on. Those of an earlier daemon end."""
         threading.Thread(target=self._work, name="warm-containers", daemon=True).start()
+
+    def end(self) -> None:
+        """Makes no more. Those that wait end: they would keep Compose from removing the network."""
+        with self.making, suppress(SQLAlchemyError):
+            self.ended = True
+            self._sql(DROP.format(WAITING))
 
     def launch(self, run: DagsterRun, shape: Shape) -> bool:
         """Hands a run to a waiting container, if there is one.
@@ -198,11 +206,11 @@ class WarmContainers:
 
     def _work(self) -> None:
         begun, look_at = False, 0.0
-        while True:
+        while self.size or not begun:
             is_full = True
             try:
                 if not begun:
-                    self._sql(DROP.format(OF_AN_EARLIER_DAEMON))
+                    self._sql(DROP.format(WAITING))
                     begun = True
                 if time.monotonic() >= look_at:
                     look_at = time.monotonic() + INTERVAL_SECONDS
@@ -221,7 +229,10 @@ class WarmContainers:
             while self._sql(IDLE, fits=shape.fits)[0][0] < self.size:
                 if self._is_busy():
                     return False
-                self._make(shape)
+                with self.making:
+                    if self.ended:
+                        return True
+                    self._make(shape)
         return True
 
     def _is_busy(self) -> bool:

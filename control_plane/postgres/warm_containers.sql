@@ -31,7 +31,7 @@ $$;
 -- What a waiting container calls: it gets the arguments of its run, once, or '' if there are none yet,
 -- or NULL if it is not wanted any more.
 CREATE OR REPLACE FUNCTION take_run(secret text) RETURNS text LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path = public, pg_catalog, pg_temp AS $$
+    SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     found warm_containers;
 BEGIN
