@@ -36,6 +36,8 @@ SCHEDULE = {**SELECTOR, "scheduleName": "chaos_minute"}
 SWITCH_ON = """mutation On($which: ScheduleSelector!) {
     startSchedule(scheduleSelector: $which) { __typename } }"""
 SWITCH_OFF = "mutation Off($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+WAITING = """SELECT container_id FROM warm_containers
+  WHERE run_id IS NULL AND is_waiting(number)"""
 TICKS = """query Ticks($which: InstigationSelector!) { instigationStateOrError(
     instigationSelector: $which) { ... on InstigationState { id
       ticks { status timestamp } } } }"""
@@ -116,6 +118,8 @@ class Chaos:
             "run cut off from Postgres for 20 s": self.cut_off,
             "run killed before its first step": self.kill_before_the_first_step,
             **{f"run killed {where}": lambda w=where: self.kill_run(w) for where in places},
+            "waiting container killed": lambda: docker("kill", self.waiting()),
+            "waiting container hung": self.hang_while_it_waits,
         }
         self.service_faults = {
             **{f"{service} killed": lambda s=service: kill(stack, s) for service in SERVICES},
@@ -181,6 +185,18 @@ class Chaos:
         wait_until(lambda: state(container)["State"]["Status"] == "exited", f"the end of run {run}")
         lines = self.counted()[number]
         assert any(line.startswith(run) for line in lines), (number, run, lines)
+
+    def waiting(self):
+        """A container that waits for a run."""
+        return wait_until(lambda: self.stack.sql(WAITING), "a container that waits")[0]
+
+    def hang_while_it_waits(self):
+        container = self.waiting()
+        docker("pause", container)
+        _, run = self.traffic.request()
+        begun = "STARTED", *FINAL
+        wait_until(lambda: self.stack.status_of(run) in begun, f"the start of run {run}")
+        docker("unpause", container)
 
     def kill_any_run(self):
         alive = self.stack.run_containers(running_only=True).values()
@@ -362,10 +378,11 @@ def random_faults(chaos, seconds, pause, seed):
         "code server gone for 3 s": lambda: chaos.away("code_location", 3),
         "Postgres away for 3 s": lambda: chaos.away("postgres", 3),
         "everything killed": chaos.kill_everything,
+        "a waiting container killed": lambda: docker("kill", chaos.stack.sql(WAITING)[0]),
     }
     chooser, until, made = random.Random(seed), time.monotonic() + seconds, defaultdict(int)  # noqa: S311
     while time.monotonic() < until:
-        (fault,) = chooser.choices(list(faults), [3] * 7 + [6, 1, 1, 1, 1])
+        (fault,) = chooser.choices(list(faults), [3] * 7 + [6, 1, 1, 1, 1, 3])
         try:
             faults[fault]()
             made[fault] += 1
