@@ -48,11 +48,11 @@ JOB = "warm"
 ANSWER_SECONDS, POLL_SECONDS = 2, 0.01
 # What code does when it is imported is at most so old.
 MAX_AGE = "15 minutes"
-# So long a container may need to load its code. Postgres may have restarted meanwhile.
-LOAD_TIME, LOST_TIME = "2 minutes", "10 seconds"
-# New ones are made when no run is launched, so that none has to wait for them.
+# So long a container may need to load its code.
+LOAD_TIME = "2 minutes"
+# New ones are made while no run is launched, so that none has to wait for them.
 INTERVAL_SECONDS, BUSY_SECONDS, QUIET_SECONDS = 10, 0.5, 1
-BUSY = [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING]
+LAUNCHED = RunsFilter(statuses=[DagsterRunStatus.STARTING])
 
 CLAIM = """UPDATE warm_containers SET run_id = %(run)s WHERE slot = (
     SELECT slot FROM warm_containers WHERE fits = %(fits)s AND run_id IS NULL
@@ -75,7 +75,10 @@ WAITING = "given_at IS NULL"
 UNUSABLE = f"""run_id IS NULL AND (fits <> ALL (%(wanted)s)
     OR created_at < now() - interval '{MAX_AGE}'
     OR ready_at IS NULL AND created_at < now() - interval '{LOAD_TIME}'
-    OR ready_at < now() - interval '{LOST_TIME}' AND NOT is_waiting(number))"""
+    OR slot = ANY (%(lost)s) AND NOT is_waiting(number))"""
+# They have no connection: they have died, or Postgres has restarted.
+LOST = """SELECT slot FROM warm_containers
+  WHERE run_id IS NULL AND ready_at IS NOT NULL AND NOT is_waiting(number)"""
 
 logger = logging.getLogger("dagster.daemon.WarmContainers")
 
@@ -123,6 +126,7 @@ class WarmContainers:
         # The last shape of each code location.
         self.wanted: dict[str, Shape] = {}
         self.launched_at = 0.0
+        self.lost: list[str] = []
         self.called = threading.Event()
         self.making, self.ended = threading.Lock(), False
 
@@ -158,8 +162,12 @@ class WarmContainers:
                 )
                 tags = {DOCKER_CONTAINER_ID_TAG: container, DOCKER_IMAGE_TAG: shape.image}
                 self.instance.add_run_tags(run.run_id, tags)
-                return self._hand_over(run, slot, shape.like)
-        except SQLAlchemyError:
+                if self._hand_over(run, slot, shape.like):
+                    return True
+                self.instance.report_engine_event(
+                    "The warm container did not take the run, and cannot take it any more.", run
+                )
+        except Exception:  # whatever it is, a new container may do
             logger.exception("run %s gets a new container", run.run_id)
             if slot:
                 self.take_back(run)
@@ -181,7 +189,7 @@ class WarmContainers:
                     break
                 time.sleep(POLL_SECONDS)
             return not self.take_back(run)
-        except SQLAlchemyError:
+        except Exception:
             # It may have been taken. If not, the run monitoring takes it back (is_left_behind).
             logger.exception("it cannot be said whether run %s has been taken", run.run_id)
             return True
@@ -238,16 +246,18 @@ class WarmContainers:
     def _is_busy(self) -> bool:
         """Whether a run is being launched, or has been just now."""
         is_quiet = time.monotonic() - self.launched_at > QUIET_SECONDS
-        return not is_quiet or self.instance.get_runs_count(RunsFilter(statuses=BUSY)) > 0
+        return not is_quiet or self.instance.get_runs_count(LAUNCHED) > 0
 
     def _drop_unusable(self) -> None:
+        """Ends those that no run can use, and those that have been lost for two rounds."""
         images: set[str] = set()
         if self.wanted:
             servers = cast("Any", docker.client.from_env()).api.containers()
             images = {one["ImageID"] for one in servers}
         self.wanted = {name: one for name, one in self.wanted.items() if one.image in images}
-        fits = {name: shape.fits for name, shape in self.wanted.items()}
-        dropped = self._sql(DROP.format(UNUSABLE), wanted=list(fits.values()))
+        fits = [shape.fits for shape in self.wanted.values()]
+        dropped = self._sql(DROP.format(UNUSABLE), wanted=fits, lost=self.lost)
+        self.lost = [row.slot for row in self._sql(LOST)]
         if any(row.ready_at is None for row in dropped):
             logger.warning("a warm container could not load its code: the next run starts cold")
             self.wanted.clear()
