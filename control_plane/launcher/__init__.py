@@ -36,7 +36,7 @@ from docker.errors import DockerException
 from control_plane.code_server.usage import MEMORY_TAG, do_not_retry, of_limit
 from control_plane.guard.policy import ALIVE, byte_count
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
-from control_plane.launcher.deaths import cause, last_lines
+from control_plane.launcher.deaths import cause, is_out_of_memory, last_lines
 from control_plane.launcher.limits import BadLimit, limits_of
 from control_plane.launcher.warm import WarmContainers, shape_of
 
@@ -195,7 +195,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         if container.status in MAY_REPORT and not self._is_left_behind(run, container.attrs):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         limit = self.get_container_context(run).container_kwargs.get("mem_limit")
-        if state["OOMKilled"]:
+        if is_out_of_memory(state):
             self.do_not_retry(run)
             if limit:
                 peak = of_limit(byte_count(limit), byte_count(limit))

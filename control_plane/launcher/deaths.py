@@ -37,7 +37,7 @@ def cause(state: Mapping[str, Any], limit: str | int | None) -> str:
     code = int(state["ExitCode"])
     if state["Status"] == "created":
         return f"The container was created and never started. {state['Error']}".strip()
-    if state["OOMKilled"]:
+    if is_out_of_memory(state):
         return TOO_MUCH_MEMORY.format("container", limit, "was")
     if code in NOT_STARTED or state["Error"]:
         what = state["Error"] or NOT_STARTED[code]
@@ -53,6 +53,14 @@ def cause(state: Mapping[str, Any], limit: str | int | None) -> str:
         f"The process of the run ended with exit code {code} before it reported the run's end. Its"
         " last lines may say why. A run that was cut off from Postgres ends like this."
     )
+
+
+def is_out_of_memory(state: Mapping[str, Any]) -> bool:
+    """Whether a container ended because of its memory.
+
+    The engine also reports it of one that outlived the kill of another of its processes.
+    """
+    return bool(state["OOMKilled"]) and int(state["ExitCode"]) == 128 + signal.SIGKILL
 
 
 def last_lines(output: bytes, lines: int) -> str:

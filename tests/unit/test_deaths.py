@@ -16,6 +16,8 @@ def state(**changed):
         ({"ExitCode": 137}, "exit code 137. It was killed from outside (SIGKILL), and not for its"),
         ({"ExitCode": 143}, "exit code 143. It was stopped from outside (SIGTERM)"),
         ({"ExitCode": 139}, "exit code 139. Native code of a package crashed (SIGSEGV)"),
+        # Another process of the container was killed for its memory before.
+        ({"ExitCode": 139, "OOMKilled": True}, "Native code of a package crashed (SIGSEGV)"),
         ({"ExitCode": 152}, "exit code 152. It ended by the signal SIGXCPU."),
         ({"ExitCode": 255}, "ended with exit code 255."),
         ({"ExitCode": 1}, "ended with exit code 1 before it reported the run's end"),
