@@ -11,6 +11,7 @@ from cli.stack import OPERATOR, Stack
 def add(parser: ArgumentParser) -> None:
     """The flags."""
     parser.add_argument("user", nargs="?", default=OPERATOR, metavar="USER",
+                        choices=[OPERATOR, "viewer"],
                         help="dagster (the default), or viewer, who can only read")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

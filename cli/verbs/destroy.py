@@ -25,7 +25,8 @@ def run(stack: Stack, flags: Namespace) -> None:
     say(f"volumes of the stack {stack.name}: {', '.join(volumes) or 'none'}")
     if not flags.force:
         if not sys.stdin or not sys.stdin.isatty():
-            raise StackError("destroy deletes data and cannot ask here: FORCE=1 make destroy")
+            how = "FORCE=1 make destroy, or ./stack destroy --force"
+            raise StackError(f"destroy deletes data and cannot ask here: {how}")
         if not ask(f"Delete all runs, logs and values of the stack {stack.name}?"):
             raise StackError("nothing was deleted")
         if images and not flags.images:

@@ -5,7 +5,7 @@ and its imports. Here both are done before. The launcher hands a run over throug
 function gives it to this process, once (postgres/warm_containers.sql). From then on, this process
 is `dagster api execute_run`. This module could be deleted if Dagster had workers that wait.
 
-    dagster api wait_for_run '{"slot": …, "secret": …, "like": the arguments of an earlier run}'
+    dagster api wait_for_run '{"slot": …, "proof": …, "like": the arguments of an earlier run}'
 """
 
 import gc
@@ -39,15 +39,15 @@ CHANNEL = "warm_container_{}"
 class Warm:
     """A process that has loaded the code of a run, and waits for the run."""
 
-    def __init__(self, slot: str, secret: str, like: str) -> None:
+    def __init__(self, slot: str, proof: str, like: str) -> None:
         """Loads the code, and opens the connections that a run keeps.
 
         Args:
             slot: The row of this container in Postgres.
-            secret: What proves that the row is its own.
+            proof: Of that the row is its own.
             like: The arguments of a run with the same code and the same instance.
         """
-        self.slot, self.secret = slot, secret
+        self.slot, self.proof = slot, proof
         self.loaded_from = sources()
         earlier = deserialize_value(like, ExecuteRunArgs)
         recon_repository_from_origin(earlier.job_origin.repository_origin).get_definition()
@@ -81,7 +81,7 @@ class Warm:
             cursor.execute(f'LISTEN "{CHANNEL.format(self.slot)}"')
             # A run never executes code that was loaded yesterday, or with other secrets.
             while self.loaded_from == sources():
-                cursor.execute("SELECT take_run(%s)", (self.secret,))
+                cursor.execute("SELECT take_run(%s)", (self.proof,))
                 found = cursor.fetchone()
                 if not found or found[0] is None:
                     return None

@@ -129,6 +129,9 @@ class ComposeRunLauncher(DockerRunLauncher):
                 f" dagster.yaml has {', '.join(configured)}"
             )
         kwargs = dict(context.container_kwargs)
+        # DockerRunLauncher adds labels of the run to them.
+        if "labels" in kwargs:
+            kwargs["labels"] = dict(kwargs["labels"])
         # A run in progress is watched and stopped, whatever its tags have become.
         with suppress(BadLimit):
             kwargs |= limits_of(dagster_run.tags, self._most())

@@ -68,8 +68,8 @@ ANSWER = """SELECT taken_at IS NOT NULL AS is_taken, is_waiting(number) AS is_wa
 DROP = f"""WITH changed AS (DELETE FROM warm_containers WHERE taken_at IS NULL AND ({{}})
     RETURNING slot, ready_at) {CALL}"""  # noqa: S608 # ours
 IDLE = "SELECT count(*) FROM warm_containers WHERE fits = %(fits)s AND run_id IS NULL"
-MADE = """INSERT INTO warm_containers (slot, secret_hash, fits, container_id)
-  VALUES (%(slot)s, sha256(%(secret)s::bytea), %(fits)s, %(container)s)
+MADE = """INSERT INTO warm_containers (slot, proof_hash, fits, container_id)
+  VALUES (%(slot)s, sha256(%(proof)s::bytea), %(fits)s, %(container)s)
   RETURNING slot"""
 WAITING = "given_at IS NULL"
 UNUSABLE = f"""run_id IS NULL AND (fits <> ALL (%(wanted)s)
@@ -263,11 +263,11 @@ class WarmContainers:
             self.wanted.clear()
 
     def _make(self, shape: Shape) -> None:
-        slot, secret = str(uuid.uuid4()), str(uuid.uuid4())
+        slot, proof = str(uuid.uuid4()), str(uuid.uuid4())
         client = cast("Any", docker.client.from_env())
         kwargs = {**shape.kwargs}
         labels = {**kwargs.pop("labels", {}), RUN_LABEL: slot, JOB_LABEL: JOB}
-        told = json.dumps({"slot": slot, "secret": secret, "like": shape.like})
+        told = json.dumps({"slot": slot, "proof": proof, "like": shape.like})
         container = client.containers.create(
             image=shape.image,
             command=[*WAIT_FOR_RUN, told],
@@ -277,7 +277,7 @@ class WarmContainers:
             labels=labels,
             **kwargs,
         )
-        self._sql(MADE, slot=slot, secret=secret, fits=shape.fits, container=container.id)
+        self._sql(MADE, slot=slot, proof=proof, fits=shape.fits, container=container.id)
         container.start()
 
 

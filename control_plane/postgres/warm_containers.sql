@@ -6,8 +6,8 @@ CREATE TABLE IF NOT EXISTS warm_containers (
     -- In the place of a run ID in the container's label dagster/run_id.
     slot text PRIMARY KEY,
     number serial UNIQUE,
-    -- A container may use its own row only. It proves by its secret which one that is.
-    secret_hash bytea UNIQUE NOT NULL,
+    -- A container may use its own row only, and has the proof that it is.
+    proof_hash bytea UNIQUE NOT NULL,
     -- The hash of all that a run and a container must have in common.
     fits text NOT NULL,
     container_id text NOT NULL,
@@ -30,19 +30,19 @@ $$;
 
 -- What a waiting container calls: it gets the arguments of its run, once, or '' if there are none yet,
 -- or NULL if it is not wanted any more.
-CREATE OR REPLACE FUNCTION take_run(secret text) RETURNS text LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION take_run(proof text) RETURNS text LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     found warm_containers;
 BEGIN
     UPDATE warm_containers SET taken_at = now()
-        WHERE secret_hash = sha256(secret::bytea) AND given_at IS NOT NULL AND taken_at IS NULL
+        WHERE proof_hash = sha256(proof::bytea) AND given_at IS NOT NULL AND taken_at IS NULL
         RETURNING * INTO found;
     IF found.slot IS NOT NULL THEN
         RETURN found.arguments;
     END IF;
     UPDATE warm_containers SET ready_at = coalesce(ready_at, now())
-        WHERE secret_hash = sha256(secret::bytea) AND taken_at IS NULL
+        WHERE proof_hash = sha256(proof::bytea) AND taken_at IS NULL
         RETURNING * INTO found;
     IF found.slot IS NULL OR NOT pg_try_advisory_lock(14, found.number) THEN
         RETURN NULL;

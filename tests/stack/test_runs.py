@@ -40,7 +40,9 @@ def test_each_job_runs_in_a_container_of_its_own_from_the_code_server_s_image(st
 
 def test_a_job_s_tags_limit_its_run_and_one_that_asks_for_too_much_says_so(stack):
     run = stack.run("small")
-    host = stack.inspect(stack.run_containers()[run])["HostConfig"]
+    container = stack.inspect(stack.run_containers()[run])
+    assert container["Name"] == f"/{stack.name}-small-{run[:8]}"
+    host = container["HostConfig"]
     assert (host["Memory"], host["NanoCpus"]) == (512 * 2**20, 500_000_000)
     run = stack.launch("greedy")
     assert stack.finished(run) == "FAILURE"

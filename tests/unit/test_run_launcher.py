@@ -156,3 +156,13 @@ def test_a_container_that_was_created_and_not_started_is_dead_when_its_launch_is
         assert launch.check_run_worker_health(run).status == health
     finally:
         launch.launching.discard(run.run_id)
+
+
+def test_the_labels_of_one_run_s_container_are_not_those_of_the_next():
+    """DockerRunLauncher adds the run's ID to the labels that it is given."""
+    config = {"networks": ["n"], "container_kwargs": {"labels": {"dagster/stack": "blue"}}}
+    launch = ComposeRunLauncher.from_config_value(DATA, config)
+    for run in (DagsterRun(job_name="one"), DagsterRun(job_name="other")):
+        labels = launch.get_container_context(run).container_kwargs["labels"]
+        assert labels == {"dagster/stack": "blue"}
+        labels["dagster/run_id"] = run.run_id
