@@ -22,10 +22,10 @@ def rows(stack: Stack, query: str) -> list[dict[str, str]]:
     return list(csv.DictReader(found.splitlines()))
 
 
-def runs_of_warm_containers(stack: Stack) -> dict[str, str]:
+def runs_of_warm_containers(stack: Stack) -> dict[str, str] | None:
     """The run of each container that was made before its run, or '' if it waits, by its label."""
     try:
         found = rows(stack, "SELECT slot, run_id FROM warm_containers")
     except StackError:  # Postgres does not run: the labels must do
-        return {}
+        return None
     return {row["slot"]: row["run_id"] for row in found}

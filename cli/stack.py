@@ -139,11 +139,7 @@ class Stack:
         return self.password_of(OPERATOR)
 
     def password_of(self, user: str) -> str:
-        """A user's generated password.
-
-        Raises:
-            StackError: The stack is not up, or there is no such user.
-        """
+        """A user's generated password; raises StackError when the stack or the user is missing."""
         if self.services().get("sign_in", {}).get("State") != "running":
             raise StackError(f"the stack {self.name} is not up: make up")
         where = f"/run/sign-in-credentials/{user}"
@@ -171,11 +167,14 @@ class Stack:
         """This stack's run containers: container ID by run ID."""
         listing = docker(*commands.run_containers(self.name, running_only=running_only))
         rows = [line.split() for line in listing.splitlines()]
-        is_any_warm = any(job == commands.WARM for *_, job in rows)
-        run_of = database.runs_of_warm_containers(self) if is_any_warm else {}
-        named = [(run_of.get(label, label), label, container) for container, label, _ in rows]
-        # One that waits for a run has none yet.
-        return {run or label: one for run, label, one in named if run or not running_only}
+        is_any = any(job == commands.WARM for *_, job in rows)
+        run_of = database.runs_of_warm_containers(self) if is_any else None
+        found: dict[str, str] = {}
+        for container, label, job in rows:  # one that waits for a run has none
+            run = label if run_of is None or job != commands.WARM else run_of.get(label, "")
+            if run or not running_only:
+                found[label if run in found else run or label] = container
+        return found
 
 
 def docker(*arguments: str) -> str:

@@ -51,12 +51,13 @@ def main() -> None:
         wake_the_queue(instance)
         keep_house(instance)
         with (
-            warm_containers(instance),
             daemon_controller_from_instance(
                 instance,
                 workspace_load_target=WorkspaceFileTarget(workspace_files()),
                 heartbeat_tolerance_seconds=int(os.environ["DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"]),
             ) as controller,
+            # They end at once. Dagster then waits for its threads.
+            warm_containers(instance),
         ):
             controller.check_daemon_loop()
 

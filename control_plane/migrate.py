@@ -32,8 +32,10 @@ def main() -> None:
             with runs.connect() as connection:
                 # Without parameters: a percent sign in the file is not a placeholder.
                 connection.execution_options(no_parameters=True)
-                for file in ("grants.sql", "notifications.sql", "warm_containers.sql"):
-                    connection.exec_driver_sql((POSTGRES / file).read_text())
+                # In one transaction: a daemon may be at work.
+                files = "grants.sql", "notifications.sql", "warm_containers.sql"
+                texts = [(POSTGRES / file).read_text() for file in files]
+                connection.exec_driver_sql("\n".join(texts))
     except Exception as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         sys.exit(f"migrate: refused, nothing else was started: {reason}")

@@ -47,7 +47,9 @@ class Warm:
             proof: Of that the row is its own.
             like: The arguments of a run with the same code and the same instance.
         """
-        self.slot, self.proof = slot, proof
+        self.slot = slot
+        # Not in a query: all sessions of this role see the queries of each other.
+        self.options = f"-c warm.proof={proof}"
         self.loaded_from = sources()
         earlier = deserialize_value(like, ExecuteRunArgs)
         recon_repository_from_origin(earlier.job_origin.repository_origin).get_definition()
@@ -67,9 +69,11 @@ class Warm:
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             try:
-                with closing(psycopg2.connect(self.url)) as listening:
-                    deadline = time.monotonic() + WAIT_SECONDS
-                    return self._wait(listening)
+                with closing(psycopg2.connect(self.url, options=self.options)) as listening:
+                    try:
+                        return self._wait(listening)
+                    finally:
+                        deadline = time.monotonic() + WAIT_SECONDS
             except psycopg2.Error as error:
                 print(f"waiting for Postgres: {error}", flush=True)
                 time.sleep(AGAIN_SECONDS)
@@ -81,14 +85,15 @@ class Warm:
             cursor.execute(f'LISTEN "{CHANNEL.format(self.slot)}"')
             # A run never executes code that was loaded yesterday, or with other secrets.
             while self.loaded_from == sources():
-                cursor.execute("SELECT take_run(%s)", (self.proof,))
+                cursor.execute("SELECT take_run()")
                 found = cursor.fetchone()
                 if not found or found[0] is None:
                     return None
                 if found[0]:
                     return str(found[0])
-                select.select([listening], [], [])
-                listening.poll()
+                if not listening.notifies:
+                    select.select([listening], [], [])
+                    listening.poll()
                 listening.notifies.clear()
         return None
 

@@ -44,6 +44,7 @@ from control_plane.launcher.warm import WarmContainers, shape_of
 UNKNOWN = "unknown"
 # The launcher notes the ID of a container before it starts the container.
 MAY_REPORT = ("created", *ALIVE)
+NOT_TAKEN = "The daemon ended while it handed the run to a container, which had not taken it."
 GONE = "The container {} is not on this machine any more: somebody has removed it (or `make down`)."
 # A guard that is killed is back within seconds.
 GUARD_SECONDS = 30
@@ -158,7 +159,10 @@ class ComposeRunLauncher(DockerRunLauncher):
         image = docker_image if noted == UNKNOWN else noted
         self.launching.add(run.run_id)
         try:
-            if not (self.size and not own and self._launch_warm(run, image, command)):
+            # Code with state of its own loads it for its run. A known image has an ID.
+            may_be_warm = self.size and not own and not run.has_repository_load_data
+            is_known = image.startswith("sha256:")
+            if not (may_be_warm and is_known and self._launch_warm(run, image, command)):
                 self._launch_when_the_guard_answers(run, image, command)
         finally:
             self.launching.discard(run.run_id)
@@ -188,6 +192,9 @@ class ComposeRunLauncher(DockerRunLauncher):
 
         A run that was killed for its memory is not launched again.
         """
+        if run.run_id in self.launching:
+            # Its container may be a warm one that has died, and a new one is made.
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
         identifier = run.tags.get(DOCKER_CONTAINER_ID_TAG)
         if not identifier:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run has no container yet.")
@@ -195,7 +202,9 @@ class ComposeRunLauncher(DockerRunLauncher):
         if container is None:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, GONE.format(identifier[:12]))
         state = container.attrs["State"]
-        if container.status in MAY_REPORT and not self._is_left_behind(run, container.attrs):
+        if run.status == DagsterRunStatus.STARTING and self.warm.take_back(run, identifier):
+            return CheckRunHealthResult(WorkerStatus.FAILED, NOT_TAKEN)
+        if container.status in MAY_REPORT and not _is_left_behind(container.attrs):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         limit = self.get_container_context(run).container_kwargs.get("mem_limit")
         if is_out_of_memory(state):
@@ -204,15 +213,6 @@ class ComposeRunLauncher(DockerRunLauncher):
                 peak = of_limit(byte_count(limit), byte_count(limit))
                 self._instance.add_run_tags(run.run_id, {MEMORY_TAG: peak})
         return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
-
-    def _is_left_behind(self, run: DagsterRun, container: Mapping[str, Any]) -> bool:
-        """Whether the launch of a run ended before its container was started, or took the run."""
-        if run.run_id in self.launching:
-            return False
-        if container["State"]["Status"] == "created":
-            created = datetime.fromisoformat(container["Created"])
-            return datetime.now(UTC) - created > LAUNCH_TIME
-        return run.status == DagsterRunStatus.STARTING and self.warm.take_back(run)
 
     def get_run_worker_debug_info(
         self, run: DagsterRun, include_container_logs: bool | None = True
@@ -265,6 +265,13 @@ def warm_containers(instance: DagsterInstance) -> Generator[None]:
     finally:
         if warm:
             warm.end()
+
+
+def _is_left_behind(container: Mapping[str, Any]) -> bool:
+    """Whether the launch ended after it had created the container."""
+    if container["State"]["Status"] != "created":
+        return False
+    return datetime.now(UTC) - datetime.fromisoformat(container["Created"]) > LAUNCH_TIME
 
 
 def code_server_of(dagster_run: DagsterRun) -> str:

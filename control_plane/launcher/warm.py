@@ -32,7 +32,6 @@ from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from dagster_postgres import PostgresRunStorage
 from docker.errors import DockerException
 from requests.exceptions import RequestException
-from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.guard.policy import (
     EXECUTE_RUN,
@@ -59,14 +58,17 @@ CLAIM = """UPDATE warm_containers SET run_id = %(run)s WHERE slot = (
       AND created_at > now() - %(age)s::interval AND is_waiting(number)
     ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED) AND run_id IS NULL
   RETURNING slot, container_id"""
-CALL = "SELECT ready_at, pg_notify('warm_container_' || slot, '') FROM changed"
+# Code in a container can hold the lock of its row. Nothing here waits for it.
+FREE = "slot IN (SELECT slot FROM warm_containers WHERE {} FOR UPDATE SKIP LOCKED)"
+CALL = """SELECT fits, container_id, ready_at, pg_notify('warm_container_' || slot, '')
+  FROM changed"""
 GIVE = f"""WITH changed AS (UPDATE warm_containers SET arguments = %(arguments)s, given_at = now()
-    WHERE slot = %(slot)s AND run_id = %(run)s RETURNING slot, ready_at) {CALL}"""  # noqa: S608 # ours
+    WHERE {FREE.format("slot = %(slot)s AND run_id = %(run)s")} RETURNING *) {CALL}"""  # noqa: S608 # ours
 ANSWER = """SELECT taken_at IS NOT NULL AS is_taken, is_waiting(number) AS is_waiting
   FROM warm_containers WHERE slot = %(slot)s"""
 # A container that has no row ends.
-DROP = f"""WITH changed AS (DELETE FROM warm_containers WHERE taken_at IS NULL AND ({{}})
-    RETURNING slot, ready_at) {CALL}"""  # noqa: S608 # ours
+DROP = f"""WITH changed AS (DELETE FROM warm_containers
+    WHERE {FREE.format("taken_at IS NULL AND ({})")} RETURNING *) {CALL}"""  # noqa: S608 # ours
 IDLE = "SELECT count(*) FROM warm_containers WHERE fits = %(fits)s AND run_id IS NULL"
 MADE = """INSERT INTO warm_containers (slot, proof_hash, fits, container_id)
   VALUES (%(slot)s, sha256(%(proof)s::bytea), %(fits)s, %(container)s)
@@ -136,9 +138,11 @@ class WarmContainers:
 
     def end(self) -> None:
         """Makes no more. Those that wait end: they would keep Compose from removing the network."""
-        with self.making, suppress(SQLAlchemyError):
+        with self.making, suppress(Exception):
             self.ended = True
-            self._sql(DROP.format(WAITING))
+            for row in self._sql(DROP.format(WAITING)):
+                if row.ready_at is None:  # it does not listen yet
+                    cast("Any", docker.client.from_env()).api.stop(row.container_id, timeout=0)
 
     def launch(self, run: DagsterRun, shape: Shape) -> bool:
         """Hands a run to a waiting container, if there is one.
@@ -152,7 +156,7 @@ class WarmContainers:
         """
         self.launched_at = time.monotonic()
         self.wanted[shape.service] = shape
-        slot = None
+        container = None
         try:
             claimed = self._sql(CLAIM, run=run.run_id, fits=shape.fits, age=MAX_AGE)
             if claimed:
@@ -162,23 +166,24 @@ class WarmContainers:
                 )
                 tags = {DOCKER_CONTAINER_ID_TAG: container, DOCKER_IMAGE_TAG: shape.image}
                 self.instance.add_run_tags(run.run_id, tags)
-                if self._hand_over(run, slot, shape.like):
+                if self._hand_over(run, slot, container, shape.like):
                     return True
                 self.instance.report_engine_event(
                     "The warm container did not take the run, and cannot take it any more.", run
                 )
         except Exception:  # whatever it is, a new container may do
             logger.exception("run %s gets a new container", run.run_id)
-            if slot:
-                self.take_back(run)
+            if container:
+                self.take_back(run, container)
         finally:
             self.called.set()
         return False
 
-    def _hand_over(self, run: DagsterRun, slot: str, arguments: str) -> bool:
+    def _hand_over(self, run: DagsterRun, slot: str, container: str, arguments: str) -> bool:
         deadline = time.monotonic() + ANSWER_SECONDS
         try:
-            self._sql(GIVE, slot=slot, run=run.run_id, arguments=arguments)
+            if not self._sql(GIVE, slot=slot, run=run.run_id, arguments=arguments):
+                return False
             while time.monotonic() < deadline:
                 answer = self._sql(ANSWER, slot=slot)
                 if not answer:
@@ -188,15 +193,16 @@ class WarmContainers:
                 if not answer[0].is_waiting:
                     break
                 time.sleep(POLL_SECONDS)
-            return not self.take_back(run)
+            return not self.take_back(run, container)
         except Exception:
-            # It may have been taken. If not, the run monitoring takes it back (is_left_behind).
+            # It may have been taken. If not, the run monitoring takes it back.
             logger.exception("it cannot be said whether run %s has been taken", run.run_id)
             return True
 
-    def take_back(self, run: DagsterRun) -> bool:
-        """Whether a run was handed over and had not been taken. It cannot be taken any more."""
-        return bool(self._sql(DROP.format("run_id = %(run)s"), run=run.run_id))
+    def take_back(self, run: DagsterRun, container: str) -> bool:
+        """Whether a container was chosen for a run, and had not taken it. It cannot any more."""
+        chosen = "run_id = %(run)s AND container_id = %(container)s"
+        return bool(self._sql(DROP.format(chosen), run=run.run_id, container=container))
 
     def run_of(self) -> dict[str, str | None]:
         """The run of each warm container, by what is in the place of its label; or none yet."""
@@ -204,7 +210,7 @@ class WarmContainers:
 
     def forget(self, listed: Sequence[str]) -> None:
         """Removes rows of containers that do not exist any more."""
-        gone = "created_at < now() - interval '5 minutes' AND slot <> ALL (%(listed)s)"
+        gone = FREE.format("created_at < now() - interval '5 minutes' AND slot <> ALL (%(listed)s)")
         self._sql(f"DELETE FROM warm_containers WHERE {gone} RETURNING 1", listed=list(listed))  # noqa: S608 # ours
 
     def _sql(self, query: str, **parameters: object) -> list[Any]:
@@ -240,7 +246,11 @@ class WarmContainers:
                 with self.making:
                     if self.ended:
                         return True
-                    self._make(shape)
+                    try:
+                        self._make(shape)
+                    except (DockerException, RequestException) as error:
+                        logger.warning("no warm container of %s: %s", shape.service, error)
+                        break
         return True
 
     def _is_busy(self) -> bool:
@@ -254,13 +264,17 @@ class WarmContainers:
         if self.wanted:
             servers = cast("Any", docker.client.from_env()).api.containers()
             images = {one["ImageID"] for one in servers}
-        self.wanted = {name: one for name, one in self.wanted.items() if one.image in images}
-        fits = [shape.fits for shape in self.wanted.values()]
+        for name, shape in list(self.wanted.items()):
+            if shape.image not in images:
+                self.wanted.pop(name, None)
+        fits = [shape.fits for shape in list(self.wanted.values())]
         dropped = self._sql(DROP.format(UNUSABLE), wanted=fits, lost=self.lost)
         self.lost = [row.slot for row in self._sql(LOST)]
-        if any(row.ready_at is None for row in dropped):
-            logger.warning("a warm container could not load its code: the next run starts cold")
-            self.wanted.clear()
+        bad = {row.fits for row in dropped if row.ready_at is None}
+        for name, shape in list(self.wanted.items()):
+            if shape.fits in bad:
+                logger.warning("a container of %s did not load its code: the next run tells", name)
+                self.wanted.pop(name, None)
 
     def _make(self, shape: Shape) -> None:
         slot, proof = str(uuid.uuid4()), str(uuid.uuid4())

@@ -6,7 +6,8 @@ CREATE TABLE IF NOT EXISTS warm_containers (
     -- In the place of a run ID in the container's label dagster/run_id.
     slot text PRIMARY KEY,
     number serial UNIQUE,
-    -- A container may use its own row only, and has the proof that it is.
+    -- A container may use its own row only, and has the proof that it is. It sets the proof when it
+    -- connects: a query is visible to all sessions of its role.
     proof_hash bytea UNIQUE NOT NULL,
     -- The hash of all that a run and a container must have in common.
     fits text NOT NULL,
@@ -30,19 +31,20 @@ $$;
 
 -- What a waiting container calls: it gets the arguments of its run, once, or '' if there are none yet,
 -- or NULL if it is not wanted any more.
-CREATE OR REPLACE FUNCTION take_run(proof text) RETURNS text LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION take_run() RETURNS text LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     found warm_containers;
+    proof bytea := sha256(current_setting('warm.proof', true)::bytea);
 BEGIN
     UPDATE warm_containers SET taken_at = now()
-        WHERE proof_hash = sha256(proof::bytea) AND given_at IS NOT NULL AND taken_at IS NULL
+        WHERE proof_hash = proof AND given_at IS NOT NULL AND taken_at IS NULL
         RETURNING * INTO found;
     IF found.slot IS NOT NULL THEN
         RETURN found.arguments;
     END IF;
     UPDATE warm_containers SET ready_at = coalesce(ready_at, now())
-        WHERE proof_hash = sha256(proof::bytea) AND taken_at IS NULL
+        WHERE proof_hash = proof AND taken_at IS NULL
         RETURNING * INTO found;
     IF found.slot IS NULL OR NOT pg_try_advisory_lock(14, found.number) THEN
         RETURN NULL;
@@ -53,6 +55,6 @@ END $$;
 REVOKE ALL ON warm_containers FROM dagster_control, dagster_code, dagster_viewer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON warm_containers TO dagster_control;
 GRANT USAGE ON SEQUENCE warm_containers_number_seq TO dagster_control;
-REVOKE ALL ON FUNCTION take_run(text), is_waiting(int) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION take_run(text) TO dagster_code;
+REVOKE ALL ON FUNCTION take_run(), is_waiting(int) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION take_run() TO dagster_code;
 GRANT EXECUTE ON FUNCTION is_waiting(int) TO dagster_control;

@@ -135,9 +135,14 @@ def test_code_can_take_no_run_that_was_not_handed_to_its_container(stack, warm):
         "SELECT * FROM warm_containers",
         "UPDATE warm_containers SET run_id = NULL",
         "SELECT is_waiting(1)",
-        "SELECT take_run('guessed')",
-        "SELECT take_run(encode(sha256('guessed'), 'hex'))",
+        "SELECT take_run()",
+        "SET warm.proof = 'guessed'",
+        "SELECT take_run()",
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%take_run()%' AND state = 'idle'",
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%proof%' AND state = 'idle'",
     ]
     refused = "42501"
-    assert stack.as_role("dagster_code", attempts) == [*[refused] * 3, [[None]], [[None]]]
+    assert stack.as_role("dagster_code", attempts) == [
+        *[refused] * 3, [[None]], [], [[None]], [[1]], [[0]],
+    ]  # fmt: skip
     assert waiting(stack) == warm
