@@ -88,7 +88,7 @@ def test_an_op_that_forks_can_report_from_both_processes(stack):
     ("config", "parent"),
     [
         ({}, "multiprocessing.forkserver"),
-        ({"execution": {"config": {"start_method": {"spawn": {}}}}}, "execute_run"),
+        ({"execution": {"config": {"start_method": {"spawn": {}}}}}, "bin/dagster api"),
     ],
     ids=["forked", "spawned"],
 )

@@ -122,6 +122,7 @@ def test_one_that_has_loaded_other_secrets_takes_no_run(stack, warm):
 
 def test_they_outlive_a_restart_of_postgres_and_not_one_of_the_daemon(stack, warm):
     stack.compose("restart", "postgres")
+    wait_until(stack.is_healthy, "Postgres to be back")
     wait_until(lambda: waiting(stack) == warm, "it to wait again")
     assert container_of(stack, stack.run("talk")) == warm
     other = waiting(stack, but=[warm])

@@ -184,7 +184,8 @@ def never_end():
     ignore_signals()
 
 
-@job(tags={"dagster/max_retries": "0"})
+# With a limit of its own, its container is its own before it loads the code.
+@job(tags={"dagster/max_retries": "0", "dagster-docker/memory": "512m"})
 def die_before_the_start():
     speak()
 
