@@ -1,4 +1,4 @@
-"""A run waits for Postgres to come back, for some minutes, once it has loaded its code.
+"""A run waits for Postgres to come back, or to have space, for some minutes.
 
 The gap: a step that reports an event while the database is away tries six times, for six seconds in
 all. Then its run fails ("too many retries for DB connection"), and is not launched again, because
@@ -20,6 +20,8 @@ from sqlalchemy.exc import DatabaseError, OperationalError, TimeoutError
 # Postgres restarts in seconds, and recovers from a crash in up to checkpoint_timeout (5 minutes).
 WAIT_SECONDS = 300
 PAUSE_SECONDS = 1
+# The manual of Postgres, "PostgreSQL Error Codes". The step would fail, as if by its code.
+DISK_FULL = "53100"
 # What a run writes. A connection that ends meanwhile ends the call. The call is repeated: at worst,
 # an event that Postgres had just stored is there twice.
 WRITES = (
@@ -71,9 +73,11 @@ def _repeated(write: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return write(*arguments, **named)
             except OperationalError as error:
-                if not error.connection_invalidated or time.monotonic() > deadline:
+                has_no_space = getattr(error.orig, "pgcode", None) == DISK_FULL
+                can_pass = error.connection_invalidated or has_no_space
+                if not can_pass or time.monotonic() > deadline:
                     raise
-                logging.getLogger("dagster").warning("Postgres has ended a connection: %s", error)
+                logging.getLogger("dagster").warning("waiting for Postgres: %s", error.orig)
             time.sleep(PAUSE_SECONDS)
 
     return repeat

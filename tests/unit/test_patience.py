@@ -57,6 +57,13 @@ def test_a_write_whose_connection_ends_is_repeated_and_another_error_is_not(cloc
     assert sum(clock) <= patience.WAIT_SECONDS + 3 * patience.PAUSE_SECONDS
 
 
+def test_a_write_for_which_there_is_no_space_is_repeated(clock):
+    full = OperationalError("INSERT", {}, Mock(spec=Exception, pgcode="53100"))
+    write = Mock(side_effect=[full, full, "stored"])
+    assert patience._repeated(write)() == "stored"
+    assert clock == [patience.PAUSE_SECONDS] * 2
+
+
 class Dies:
     """A value whose writing ends in the middle."""
 
