@@ -317,8 +317,8 @@ class Chaos:
         print(f"all recovered after {seconds:.0f} s", flush=True)
 
         def all_ended():
-            attempts = self.runs()
-            return all(runs[-1]["status"] in FINAL for runs in attempts.values())
+            attempts = self.runs().values()
+            return all(run["status"] in FINAL for runs in attempts for run in runs)
 
         wait_until(all_ended, "every run to end", 300)
         wait_until(lambda: self.has_recovered(last), "the last retries", 300)
