@@ -18,6 +18,7 @@ def stock(stacks):
     for ours, stock in (
         ("module: control_plane.launcher", "module: dagster_docker"),
         ("class: ComposeRunLauncher", "class: DockerRunLauncher"),
+        ("    warm_containers: 1\n", ""),
         # So that the killed run is not launched again.
         ("run_retries:\n  enabled: true", "run_retries:\n  enabled: false"),
     ):
