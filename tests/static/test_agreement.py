@@ -483,3 +483,15 @@ def test_both_health_checks_call_a_disk_full_at_the_same_size():
     """One is Python in the control plane's image, the other a script in that of Postgres."""
     (mebibytes,) = re.findall(r"LEAST_MIB=(\d+)", text("control_plane/postgres/is_healthy.sh"))
     assert f"\nLEAST_FREE_BYTES = {mebibytes} * 2**20\n" in text("control_plane/probe.py")
+
+
+def test_all_parts_use_the_same_names_for_warm_containers():
+    launcher, container = (
+        text(f"control_plane/{file}") for file in ("launcher/warm.py", "code_server/warm_run.py")
+    )
+    channel = re.search(r'^CHANNEL = "(\w+)\{\}"', container, re.M)[1]
+    assert f"pg_notify('{channel}' || slot" in launcher
+    setting = re.search(r'"-c ([\w.]+)=\{proof\}"', container)[1]
+    assert f"current_setting('{setting}'" in text("control_plane/postgres/warm_containers.sql")
+    job = re.search(r'^JOB = "(\w+)"', launcher, re.M)[1]
+    assert f'WARM = "{job}"' in text("cli/commands.py")
