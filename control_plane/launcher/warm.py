@@ -30,7 +30,7 @@ from dagster._core.utils import parse_env_var
 from dagster_docker.container_context import DockerContainerContext
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from dagster_postgres import PostgresRunStorage
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 from requests.exceptions import RequestException
 
 from control_plane.guard.policy import (
@@ -77,10 +77,10 @@ WAITING = "given_at IS NULL"
 UNUSABLE = f"""run_id IS NULL AND (fits <> ALL (%(wanted)s)
     OR created_at < now() - interval '{MAX_AGE}'
     OR ready_at IS NULL AND created_at < now() - interval '{LOAD_TIME}'
-    OR slot = ANY (%(lost)s) AND NOT is_waiting(number))"""
-# They have no connection: they have died, or Postgres has restarted.
-LOST = """SELECT slot FROM warm_containers
-  WHERE run_id IS NULL AND ready_at IS NOT NULL AND NOT is_waiting(number)"""
+    OR slot = ANY (%(dead)s) AND NOT is_waiting(number))"""
+# They load their code, or have died, or Postgres has restarted.
+SILENT = """SELECT slot, container_id FROM warm_containers
+  WHERE run_id IS NULL AND NOT is_waiting(number)"""
 
 logger = logging.getLogger("dagster.daemon.WarmContainers")
 
@@ -128,7 +128,6 @@ class WarmContainers:
         # The last shape of each code location.
         self.wanted: dict[str, Shape] = {}
         self.launched_at = 0.0
-        self.lost: list[str] = []
         self.called = threading.Event()
         self.making, self.ended = threading.Lock(), False
 
@@ -259,17 +258,19 @@ class WarmContainers:
         return not is_quiet or self.instance.get_runs_count(LAUNCHED) > 0
 
     def _drop_unusable(self) -> None:
-        """Ends those that no run can use, and those that have been lost for two rounds."""
+        """Ends those that no run can use, and forgets those that have died."""
+        silent = self._sql(SILENT)
         images: set[str] = set()
-        if self.wanted:
-            servers = cast("Any", docker.client.from_env()).api.containers()
-            images = {one["ImageID"] for one in servers}
+        dead: list[str] = []
+        if self.wanted or silent:
+            engine = cast("Any", docker.client.from_env()).api
+            images = {one["ImageID"] for one in engine.containers()}
+            dead = [slot for slot, container in silent if not _is_running(engine, container)]
         for name, shape in list(self.wanted.items()):
             if shape.image not in images:
                 self.wanted.pop(name, None)
         fits = [shape.fits for shape in list(self.wanted.values())]
-        dropped = self._sql(DROP.format(UNUSABLE), wanted=fits, lost=self.lost)
-        self.lost = [row.slot for row in self._sql(LOST)]
+        dropped = self._sql(DROP.format(UNUSABLE), wanted=fits, dead=dead)
         bad = {row.fits for row in dropped if row.ready_at is None}
         for name, shape in list(self.wanted.items()):
             if shape.fits in bad:
@@ -293,6 +294,13 @@ class WarmContainers:
         )
         self._sql(MADE, slot=slot, proof=proof, fits=shape.fits, container=container.id)
         container.start()
+
+
+def _is_running(engine: Any, container: str) -> bool:  # noqa: ANN401 # the SDK has no types
+    try:
+        return engine.inspect_container(container)["State"]["Status"] == "running"
+    except NotFound:
+        return False
 
 
 def shape_of(

@@ -52,6 +52,16 @@ def test_one_that_was_killed_costs_the_next_run_nothing(stack, warm):
     assert container_of(stack, stack.run("talk")) != warm
 
 
+def test_one_that_is_killed_while_it_loads_its_code_is_made_again_after_the_next_run(stack, warm):
+    stack.run("talk")
+    loading = "SELECT container_id FROM warm_containers WHERE ready_at IS NULL"
+    docker("kill", wait_until(lambda: stack.sql(loading), "one that loads")[0])
+    none = "SELECT 1 FROM warm_containers WHERE run_id IS NULL"
+    wait_until(lambda: not stack.sql(none), "the daemon to notice it", 30)
+    stack.run("talk")
+    assert waiting(stack)
+
+
 def test_one_that_hangs_loses_the_run_to_a_new_container_and_ends_when_it_wakes(stack, warm):
     docker("pause", warm)
     run = stack.run("talk")
