@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from argparse import ArgumentParser, Namespace
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cli.errors import StackError
 from cli.output import say
@@ -15,10 +20,33 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(stack: Stack, flags: Namespace) -> None:
-    """Raises StackError when the stack is not up; otherwise goes on until Ctrl-C."""
+    """Goes on until Ctrl-C.
+
+    Raises:
+        StackError: The stack is not up, is being watched already, or Compose failed.
+    """
     if stack.services().get("code_location", {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")
-    folders = ", ".join(str(folder) for folder in stack.projects.values())
-    say(f"watching {folders}: Ctrl-C ends this. Runs in progress keep their code.")
-    command = stack.command("watch", "--no-up", *stack.projects)
-    subprocess.run(command, cwd=stack.root, env=stack.environment, check=False)
+    # Compose notes its process here, leaves the note behind, and later takes whatever process has
+    # that number for itself (docker/compose#11069): so each watch has a folder of its own.
+    with _alone(stack), TemporaryDirectory() as notes:
+        folders = ", ".join(str(folder) for folder in stack.projects.values())
+        say(f"watching {folders}: Ctrl-C ends this. Runs in progress keep their code.")
+        command = stack.command("watch", "--no-up", *stack.projects)
+        environment = {**stack.environment, "XDG_RUNTIME_DIR": notes}
+        done = subprocess.run(command, cwd=stack.root, env=environment, check=False)
+    if done.returncode:
+        raise StackError("docker compose watch has ended; its reason is above")
+
+
+@contextmanager
+def _alone(stack: Stack) -> Generator[None]:
+    """Two that watch one stack would both recreate its containers."""
+    lock = Path(stack.root, ".dagster", f"{stack.name}.watched")
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(f"the stack {stack.name} is being watched already") from None
+        yield
