@@ -1,4 +1,4 @@
-"""The deployments that are measured side by side: Dagster's documented one, and this one twice."""
+"""The deployments that are measured side by side: Dagster's documented one, and this one thrice."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STOCK = ROOT / "bench/stock/compose.yml"
 JOBS = ROOT / "bench/project/jobs.py"
 # A copy of the example project with these jobs. Its folder's name is that of the code location.
 PROJECT = ROOT / ".bench/code_location"
-# A checkout in which no container waits for runs.
-COLD = ROOT / ".bench/cold"
-STOCK_PORT, OURS_PORT, COLD_PORT = 3901, 3900, 3902
+# Checkouts in which no container waits for runs, and in which each executes many.
+COLD, SHARED = ROOT / ".bench/cold", ROOT / ".bench/shared"
+STOCK_PORT, OURS_PORT, COLD_PORT, SHARED_PORT = 3901, 3900, 3902, 3903
 SECONDS_PER_RUN = 180
 TIMES = """query Times($id: ID!) { runOrError(runId: $id) { ... on Run {
   status startTime endTime } } }"""
@@ -179,7 +179,7 @@ class Stock(Peer):
 
 
 class Ours(Peer):
-    """This repository, as shipped, or without containers that wait for runs."""
+    """This repository, as shipped, or with another setting in dagster.yaml."""
 
     def __init__(self, name: str, root: Path, port: int) -> None:
         """Nothing is started yet."""
@@ -206,19 +206,26 @@ class Ours(Peer):
         return self.stack.client
 
 
-def make_cold_checkout() -> None:
-    """Copies this repository, and switches the waiting containers off in the copy."""
-    shutil.rmtree(COLD, ignore_errors=True)
+class Shared(Ours):
+    """One whose containers stay."""
+
+    def wait_for_container(self, run: str) -> None:
+        """It does not end after the run."""
+
+
+def make_checkout(copy: Path, line: str, instead: str) -> None:
+    """Copies this repository, with another line in dagster.yaml."""
+    shutil.rmtree(copy, ignore_errors=True)
     listed = "git", "ls-files", "--cached", "--others", "--exclude-standard"
     names = subprocess.run(listed, cwd=ROOT, text=True, capture_output=True, check=True).stdout
     for name in [*names.splitlines(), ".machine.env"]:
-        source, target = ROOT / name, COLD / name
+        source, target = ROOT / name, copy / name
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
-    settings = COLD / "dagster.yaml"
-    changed = settings.read_text().replace("warm_containers: 1", "warm_containers: 0")
-    settings.write_text(changed)
+    settings = copy / "dagster.yaml"
+    before, _, after = settings.read_text().partition(line)
+    settings.write_text(before + instead + after)
 
 
 def make_project() -> None:

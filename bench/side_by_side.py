@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures Dagster's documented stack and this one, with and without warm containers.
+"""Measures Dagster's documented stack and this one: as it is, cold, and with shared containers.
 
     side_by_side.py [--quick]    fewer rounds, no schedule, no burst of 100
 
@@ -31,10 +31,13 @@ from bench.peers import (
     COLD,
     COLD_PORT,
     OURS_PORT,
+    SHARED,
+    SHARED_PORT,
     Ours,
     Peer,
+    Shared,
     Stock,
-    make_cold_checkout,
+    make_checkout,
     make_project,
 )
 from bench.picture import Pair, draw
@@ -80,7 +83,7 @@ SHOWN = (
 )
 
 # In the order of the columns.
-PEERS = "stock", "bench", "cold"
+PEERS = "stock", "bench", "cold", "shared"
 Samples = dict[str, dict[str, list[float]]]
 
 
@@ -167,25 +170,30 @@ def measure_ticks(peer: Peer, samples: Samples) -> None:
 
 
 def measure(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
-    """Everything, with both peers up."""
-    measure_jobs(peers, samples, quick=quick)
+    """Everything, with all peers up."""
+    compared = [peer for peer in peers if not isinstance(peer, Shared)]
+    measure_jobs(compared, samples, quick=quick)
     for peer in peers:
         with ExitStack() as others:
             for other in peers:
                 if other is not peer:
                     others.enter_context(other.paused())
-            measure_idle(peer, samples)
+            if peer in compared:
+                measure_idle(peer, samples)
+            else:
+                peer.timed("one_op")
+                time.sleep(SETTLE_SECONDS)
             for count in QUICK_BURSTS if quick else BURSTS:
                 measure_burst(peer, count, samples)
-            if not quick:
+            if not quick and peer in compared:
                 measure_ticks(peer, samples)
     # Started again, with images and volumes there.
-    for peer in peers:
+    for peer in compared:
         for _ in range(3):
             peer.compose("down")
             samples["up to usable"][peer.name].append(peer.start())
     for _ in range(5):
-        for peer in peers:
+        for peer in compared:
             image = next(name for name in peer.images() if "code" in name)
             begun = time.monotonic()
             docker("run", "--rm", image, "true")
@@ -200,11 +208,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick: bool = parser.parse_args().quick
     make_project()
-    make_cold_checkout()
+    make_checkout(COLD, "warm_containers: 1", "warm_containers: 0")
+    make_checkout(SHARED, "runs_per_container: 1", "runs_per_container: 25")
     peers: list[Peer] = [
         Stock(),
         Ours("bench", ROOT, OURS_PORT),
         Ours("cold", COLD, COLD_PORT),
+        Shared("shared", SHARED, SHARED_PORT),
     ]
     samples: Samples = defaultdict(lambda: defaultdict(list))
     try:
@@ -241,37 +251,40 @@ def write(result: dict[str, Any], *, quick: bool) -> None:
     samples: Samples = result["samples"]
     rows = [
         [
-            "", "stock", "highest", "ours", "highest", "cold", "highest", "times",
-            "stock / ours", "by round", "stock / cold",
+            "", "stock", "highest", "ours", "highest", "cold", "highest", "shared", "highest",
+            "times", "stock / ours", "by round", "stock / cold", "stock / shared",
         ]
     ]  # fmt: skip
     for figure in samples:
-        stock, ours, cold = (samples[figure].get(name, []) for name in PEERS)
+        stock, ours, cold, shared = (samples[figure].get(name, []) for name in PEERS)
         # The seconds of a burst say the same as its runs per minute.
         if figure.endswith("per minute"):
             continue
-        row, ratio, spread, without = [figure], "", "", ""
-        for one in (stock, ours, cold):
+        row, ratio, spread = [figure], "", ""
+        for one in (stock, ours, cold, shared):
             row.append(f"{statistics.median(one):.2f}" if one else "")
             row.append(f"{max(one):.2f}" if len(one) > 1 else "")
         if stock and ours:
             ratio = f"{statistics.median(stock) / statistics.median(ours):.1f}"
             ratios = [one / other for one, other in zip(stock, ours, strict=True)]
             spread = f"{min(ratios):.1f} to {max(ratios):.1f}" if len(ratios) > 1 else ""
-        if stock and cold:
-            without = f"{statistics.median(stock) / statistics.median(cold):.1f}"
-        rows.append([*row, str(len(stock or ours)), ratio, spread, without])
+        others = [
+            f"{statistics.median(stock) / statistics.median(one):.1f}" if stock and one else ""
+            for one in (cold, shared)
+        ]
+        rows.append([*row, str(len(stock or ours)), ratio, spread, *others])
     machine = result["machine"]
     text = (
         f"{machine['system']}, Docker {machine['engine']}. Seconds, if nothing else is said. Of"
         " each peer: the median of so many *times*, and the highest value. Then the ratio of the"
         " medians, and the lowest and the highest ratio of the two values of one round. `stock` is"
-        " bench/stock/. `ours` is this stack as it comes, and `cold` has warm_containers: 0 in"
-        " dagster.yaml. In `stock`, as Dagster does by default, each step of a run has a process,"
-        " and at most 10 runs are in progress. In the others the steps of a run share a process,"
-        " unless the project names an executor, as `isolated_steps` does, and at most 4 runs are in"
-        " progress. `one_op`"
-        " has one step, `parallel_steps` 20, `isolated_steps` those of `process_numbers`. The steps"
+        " bench/stock/. `ours` is this stack as it comes. In dagster.yaml, `cold` has"
+        " warm_containers: 0, and `shared`, which is measured in bursts alone, has"
+        " runs_per_container: 25. In `stock`, as Dagster does by default, each step of a run has a"
+        " process, and at most 10 runs are in progress. In the others the steps of a run share a"
+        " process, unless the project names an executor, as `isolated_steps` does, and at most 4"
+        " runs are in progress. `one_op` has one step, `parallel_steps` 20, `isolated_steps` those"
+        " of `process_numbers`. The steps"
         " do almost no work: the times are what Dagster adds. `stock` has no edge, guard, sign_in."
     )
     if quick:

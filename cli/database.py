@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli.errors import StackError
@@ -22,10 +23,19 @@ def rows(stack: Stack, query: str) -> list[dict[str, str]]:
     return list(csv.DictReader(found.splitlines()))
 
 
-def runs_of_warm_containers(stack: Stack) -> dict[str, str] | None:
-    """The run of each container that was made before its run, or '' if it waits, by its label."""
+def runs_in(stack: Stack, containers: Sequence[str]) -> dict[str, list[tuple[str, bool]]]:
+    """The runs of containers that were made before their runs, and whether each has ended.
+
+    It is empty when Postgres does not run.
+    """
+    ids = ", ".join(f"'{one}'" for one in containers)
+    query = f"""SELECT value, run_id, end_time IS NOT NULL AS is_over FROM run_tags
+        JOIN runs USING (run_id) WHERE key = 'docker/container_id' AND value IN ({ids})"""  # noqa: S608 # from the engine
     try:
-        found = rows(stack, "SELECT slot, run_id FROM warm_containers")
-    except StackError:  # Postgres does not run: the labels must do
-        return None
-    return {row["slot"]: row["run_id"] for row in found}
+        found = rows(stack, query)
+    except StackError:  # the labels must do
+        return {}
+    runs: dict[str, list[tuple[str, bool]]] = {one: [] for one in containers}
+    for row in found:
+        runs[row["value"]].append((row["run_id"], row["is_over"] == "t"))
+    return runs

@@ -167,13 +167,14 @@ class Stack:
         """This stack's run containers: container ID by run ID."""
         listing = docker(*commands.run_containers(self.name, running_only=running_only))
         rows = [line.split() for line in listing.splitlines()]
-        is_any = any(job == commands.WARM for *_, job in rows)
-        run_of = database.runs_of_warm_containers(self) if is_any else None
+        warm = [container for container, _, job in rows if job == commands.WARM]
+        runs_in = database.runs_in(self, warm) if warm else {}
         found: dict[str, str] = {}
-        for container, label, job in rows:  # one that waits for a run has none
-            run = label if run_of is None or job != commands.WARM else run_of.get(label, "")
-            if run or not running_only:
-                found[label if run in found else run or label] = container
+        for container, label, _ in rows:
+            runs = runs_in.get(container, [(label, False)])
+            found |= {run: container for run, over in runs if not (running_only and over)}
+            if not runs and not running_only:  # it waits for its first run
+                found[label] = container
         return found
 
 

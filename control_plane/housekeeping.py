@@ -146,6 +146,8 @@ class Housekeeper:
                 continue
             left -= 1
             try:
+                if alive and not self.warm.keep(run, one["Id"]):
+                    continue  # it executes another run by now
                 if alive:
                     logger.warning("stopping container %s: its run is over", one["Id"][:12])
                     client.stop(one["Id"])

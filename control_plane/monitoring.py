@@ -33,7 +33,7 @@ from control_plane.launcher import ComposeRunLauncher
 Monitor = Callable[[DagsterInstance, RunRecord, logging.Logger], None]
 # Between the report that a run starts and the launch there are milliseconds.
 LAUNCH_SECONDS = 15
-CUT_OFF = "Its launch was cut off before it had a container, for example by the daemon's end."
+CUT_OFF = "Its launch was cut off, for example by the daemon's end. No container was started."
 # A client that gets an error launches its run again. The daemon does not.
 BY_THE_DAEMON = {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG, BACKFILL_ID_TAG, RETRY_NUMBER_TAG}
 DEAD = (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND)

@@ -43,11 +43,11 @@ def stop(stack: Stack, *, volumes: bool = False) -> None:
     in_flight = stack.run_containers(running_only=True)
     if in_flight:
         say(f"stopping {len(in_flight)} runs in progress: {', '.join(in_flight)}")
-        docker("stop", f"--time={RUN_STOP_SECONDS}", *in_flight.values())
+        docker("stop", f"--time={RUN_STOP_SECONDS}", *set(in_flight.values()))
     steps = docker(*commands.step_containers(stack.name)).split()
     if steps:
         docker("rm", "--force", *steps)
     run_containers = stack.run_containers()
     if run_containers:
-        docker("rm", "--force", *run_containers.values())
+        docker("rm", "--force", *set(run_containers.values()))
     stack.with_all_profiles.compose(*commands.down(volumes=volumes))

@@ -12,6 +12,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -52,14 +54,25 @@ V1, V2 = ("total_rss", "total_shmem"), ("anon", "shmem")
 
 logger = logging.getLogger("dagster")
 
-# For how long this container waited for its run (warm_run.py).
-idle_seconds = 0.0
+
+@dataclass
+class Before:
+    """What this container had used when its run began (warm_run.py)."""
+
+    wall: float = 0
+    cpu: float = 0
+    killed: int = 0
+
+
+before = Before()
 
 
 def begin() -> None:
-    """Counts the wall time from now on, and not from the container's start."""
-    global idle_seconds
-    idle_seconds = _wall_seconds()
+    """Counts from now on, and not from the container's start."""
+    before.wall = _wall_seconds()
+    with suppress(OSError, KeyError):  # control groups of another kind
+        usage = Usage()
+        before.cpu, before.killed = usage.cpu_seconds(), usage.killed()
 
 
 class Usage:
@@ -92,12 +105,13 @@ class Usage:
     def cpu_seconds(self) -> float:
         """The CPU time of all its processes."""
         text = self.cpu.read_text()
-        return int(text.split()[1]) / 1e6 if self.is_v2 else int(text) / 1e9
+        seconds = int(text.split()[1]) / 1e6 if self.is_v2 else int(text) / 1e9
+        return seconds - before.cpu
 
     def killed(self) -> int:
         """How many processes of this container the kernel has killed for their memory."""
         found = dict(line.split() for line in self.kills.read_text().splitlines())
-        return int(found["oom_kill"])
+        return int(found["oom_kill"]) - before.killed
 
     def tags(self) -> dict[str, str]:
         """The figures until now, as the run's page shows them."""
@@ -106,7 +120,7 @@ class Usage:
         return {
             MEMORY_TAG: of_limit(self.peak, int(limit) if limit.isdecimal() else NO_LIMIT),
             CPU_TAG: f"{self.cpu_seconds():.1f} s",
-            WALL_TAG: f"{_wall_seconds() - idle_seconds:.1f} s",
+            WALL_TAG: f"{_wall_seconds() - before.wall:.1f} s",
         }
 
 

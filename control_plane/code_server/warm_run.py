@@ -1,21 +1,28 @@
-"""A run container that loads its code before it knows its run, and then executes that one run.
+"""A run container that loads its code before it knows its run, and then executes that run.
 
 The gap: most of the time from the launch of a small run to its end is the start of its container,
 and its imports. Here both are done before. The launcher hands a run over through Postgres, where a
 function gives it to this process, once (postgres/warm_containers.sql). From then on, this process
-is `dagster api execute_run`. This module could be deleted if Dagster had workers that wait.
+is `dagster api execute_run`. In a container for many runs a fork is, and this process waits for the
+next one. This module could be deleted if Dagster had workers that wait.
 
-    dagster api wait_for_run '{"slot": …, "proof": …, "like": the arguments of an earlier run}'
+    dagster api wait_for_run '{"slot": …, "proof": …, "like": the arguments of an earlier run,
+        "is_shared": whether it is for many runs, "has_run": whether its first run has been chosen}'
 """
 
 import gc
 import json
 import os
 import select
+import shutil
+import signal
 import sys
+import threading
 import time
-from contextlib import closing
+import traceback
+from contextlib import closing, suppress
 from datetime import date
+from pathlib import Path
 from typing import cast
 
 import psycopg2
@@ -34,13 +41,15 @@ from control_plane.code_server.patience import WAIT_SECONDS
 
 AGAIN_SECONDS = 1
 CHANNEL = "warm_container_{}"
+TEMPORARY = Path("/tmp")  # noqa: S108 # of this container alone
+SIGTERM = {signal.SIGTERM}
 
 
 class Warm:
-    """A process that has loaded the code of a run, and waits for the run."""
+    """A process that has loaded the code of a run, and waits for runs."""
 
     def __init__(self, slot: str, proof: str, like: str) -> None:
-        """Loads the code, and opens the connections that a run keeps.
+        """Loads nothing yet.
 
         Args:
             slot: The row of this container in Postgres.
@@ -51,27 +60,34 @@ class Warm:
         # Not in a query: all sessions of this role see the queries of each other.
         self.options = f"-c warm.proof={proof}"
         self.loaded_from = sources()
-        earlier = deserialize_value(like, ExecuteRunArgs)
-        recon_repository_from_origin(earlier.job_origin.repository_origin).get_definition()
-        assert earlier.instance_ref  # noqa: S101 # the launcher sends one
-        instance = DagsterInstance.from_ref(earlier.instance_ref)
-        instance.get_run_by_id(earlier.run_id)
-        instance.get_records_for_run(earlier.run_id, limit=1)
-        url = make_url(cast("PostgresRunStorage", instance.run_storage).postgres_url)
+        self.earlier = deserialize_value(like, ExecuteRunArgs)
+        assert self.earlier.instance_ref  # noqa: S101 # the launcher sends one
+        self.instance = DagsterInstance.from_ref(self.earlier.instance_ref)
+        url = make_url(cast("PostgresRunStorage", self.instance.run_storage).postgres_url)
         # libpq does not know SQLAlchemy's names of drivers.
         self.url = url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def load(self) -> None:
+        """Loads the code, and opens the connections that a run keeps."""
+        recon_repository_from_origin(self.earlier.job_origin.repository_origin).get_definition()
+        self.instance.get_run_by_id(self.earlier.run_id)
+        self.instance.get_records_for_run(self.earlier.run_id, limit=1)
         # As in bin/dagster.
         gc.collect()
         gc.freeze()
 
-    def arguments(self) -> str | None:
-        """Waits for a run; returns the arguments of its command, or nothing if none will come."""
+    def arguments(self, ask: str = "SELECT true") -> str | None:
+        """Waits for a run; returns the arguments of its command, or nothing if none will come.
+
+        Args:
+            ask: A query whose answer is whether this container may wait.
+        """
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             try:
                 with closing(psycopg2.connect(self.url, options=self.options)) as listening:
                     try:
-                        return self._wait(listening)
+                        return self._wait(listening, ask)
                     finally:
                         deadline = time.monotonic() + WAIT_SECONDS
             except psycopg2.Error as error:
@@ -79,9 +95,12 @@ class Warm:
                 time.sleep(AGAIN_SECONDS)
         return None
 
-    def _wait(self, listening: connection) -> str | None:
+    def _wait(self, listening: connection, ask: str) -> str | None:
         listening.autocommit = True
         with listening.cursor() as cursor:
+            cursor.execute(ask)
+            if cursor.fetchone() != (True,):
+                return None
             cursor.execute(f'LISTEN "{CHANNEL.format(self.slot)}"')
             # A run never executes code that was loaded yesterday, or with other secrets.
             while self.loaded_from == sources():
@@ -105,12 +124,60 @@ def sources() -> tuple[date, bytes]:
 
 
 def main() -> None:
-    """Ends without a run when it is not wanted any more."""
-    arguments = Warm(**json.loads(sys.argv[3])).arguments()
+    """Ends when it may take no more runs, or with the status of a run's process that has failed."""
+    told = json.loads(sys.argv[3])
+    is_shared, has_run = told.pop("is_shared"), told.pop("has_run")
+    warm = Warm(**told)
+    try:
+        warm.load()
+    except Exception:
+        if not has_run:
+            raise
+        # Dagster's command tells the run.
+        traceback.print_exc()
+        is_shared = False
+    arguments = warm.arguments()
+    # A fork does not have the threads that the code has started.
+    while arguments and is_shared and threading.active_count() == 1:
+        status = execute_in_a_fork(arguments)
+        if status:
+            sys.exit(status)
+        arguments = warm.arguments("SELECT wait_again()")
     if arguments:
-        usage.begin()
-        os.environ["DAGSTER_RUN_JOB_NAME"] = deserialize_value(
-            arguments, ExecuteRunArgs
-        ).job_origin.job_name
-        sys.argv[2:] = ["execute_run", arguments]
-        sys.exit(dagster())
+        execute(arguments)
+
+
+def execute(arguments: str) -> None:
+    """Makes this process Dagster's command. It does not return."""
+    usage.begin()
+    os.environ["DAGSTER_RUN_JOB_NAME"] = deserialize_value(
+        arguments, ExecuteRunArgs
+    ).job_origin.job_name
+    sys.argv[2:] = ["execute_run", arguments]
+    sys.exit(dagster())
+
+
+def execute_in_a_fork(arguments: str) -> int:
+    """Executes a run, and removes its processes and its files in /tmp. Returns its exit status."""
+    before = set(TEMPORARY.iterdir())
+    # What stops this container stops the run.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGTERM)
+    child = os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGTERM)
+        execute(arguments)
+
+    def forward(number: int, _frame: object) -> None:
+        os.kill(child, number)
+
+    signal.signal(signal.SIGTERM, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGTERM)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if os.getppid() <= 1:  # in a container, where these are all but this process and PID 1
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+    for one in set(TEMPORARY.iterdir()) - before:
+        shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
+    # As a shell says which signal has ended a process.
+    return 128 - status if status < 0 else status

@@ -27,6 +27,8 @@ STACK_LABEL = "dagster/stack"
 # The commands that the launcher uses. The fourth word contains the run's arguments as JSON.
 EXECUTE_RUN, WAIT_FOR_RUN = ["dagster", "api", "execute_run"], ["dagster", "api", "wait_for_run"]
 COMMANDS = (EXECUTE_RUN, ["dagster", "api", "resume_run"], WAIT_FOR_RUN)
+# The settings of the launcher. The last two are not of the containers (launcher/warm.py).
+KNOWN = {"networks", "env_vars", "container_kwargs", "warm_containers", "runs_per_container"}
 # DockerRunLauncher sets this variable in every container.
 JOB_VARIABLE = "DAGSTER_RUN_JOB_NAME"
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -96,7 +98,7 @@ class Policy:
             config = cast("dict[str, Any]", fill(launcher, {**environment, **later}))
         except Unset as unset:
             raise PolicyError(str(unset)) from None
-        unknown = set(config) - {"networks", "env_vars", "container_kwargs", "warm_containers"}
+        unknown = set(config) - KNOWN
         if unknown:
             raise PolicyError(f"run_launcher: the guard does not know {', '.join(sorted(unknown))}")
         if len(config["networks"]) != 1:

@@ -37,20 +37,22 @@ from control_plane.code_server.usage import MEMORY_TAG, do_not_retry, of_limit
 from control_plane.guard.policy import ALIVE, byte_count
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, is_out_of_memory, last_lines
-from control_plane.launcher.limits import BadLimit, limits_of
-from control_plane.launcher.warm import WarmContainers, shape_of
+from control_plane.launcher.limits import BadLimit, limits_of, runs_of
+from control_plane.launcher.shapes import shape_of
+from control_plane.launcher.warm import LOADED, WarmContainers
 
 # A run whose image is not known uses that of its code server, by name.
 UNKNOWN = "unknown"
 # The launcher notes the ID of a container before it starts the container.
 MAY_REPORT = ("created", *ALIVE)
 NOT_TAKEN = "The daemon ended while it handed the run to a container, which had not taken it."
+HAS_LEFT = "Its process has ended without a word. The container {} waits for another run."
 GONE = "The container {} is not on this machine any more: somebody has removed it (or `make down`)."
 # A guard that is killed is back within seconds.
 GUARD_SECONDS = 30
 NO_GUARD = "Error while fetching server API version"
 # Between the creation of a container and its start there are milliseconds.
-LAUNCH_TIME = timedelta(seconds=15)
+LAUNCH_TIME, POLL_SECONDS = timedelta(seconds=15), 0.1
 # So many lines of a dead container's output go to the run's event log. The guard allows no other.
 LINES = 50
 
@@ -64,15 +66,22 @@ class ComposeRunLauncher(DockerRunLauncher):
 
     launching: ClassVar[set[str]] = set()
 
-    def __init__(self, *, warm_containers: int = 0, **config: Any) -> None:  # noqa: ANN401 # upstream's
+    def __init__(
+        self,
+        *,
+        warm_containers: int = 0,
+        runs_per_container: int = 1,
+        **config: Any,  # noqa: ANN401 # upstream's
+    ) -> None:
         """Makes no container.
 
         Args:
             warm_containers: How many wait for the next runs of each code location.
+            runs_per_container: How many runs each of them executes, one after the other.
             config: The other settings, for DockerRunLauncher.
         """
         super().__init__(**config)  # pyright: ignore[reportUnknownMemberType] # upstream's
-        self.size = warm_containers
+        self.size, self.runs_per_container = warm_containers, runs_per_container
 
     @cached_property
     def warm(self) -> WarmContainers:
@@ -81,9 +90,10 @@ class ComposeRunLauncher(DockerRunLauncher):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """DockerRunLauncher's settings, and one more."""
-        more = Field(IntSource, is_required=False, description="How many containers wait for runs")
-        return {**super().config_type(), "warm_containers": more}
+        """DockerRunLauncher's settings, and two more."""
+        size = Field(IntSource, is_required=False, description="How many containers wait for runs")
+        runs = Field(IntSource, is_required=False, description="How many runs each may execute")
+        return {**super().config_type(), "warm_containers": size, "runs_per_container": runs}
 
     @classmethod
     def from_config_value(
@@ -152,6 +162,7 @@ class ComposeRunLauncher(DockerRunLauncher):
         """
         try:
             own = limits_of(run.tags, self._most())
+            runs = runs_of(run.tags, self.runs_per_container)
         except BadLimit as bad:
             self.do_not_retry(run)
             raise DagsterInvariantViolationError(str(bad)) from None
@@ -162,14 +173,14 @@ class ComposeRunLauncher(DockerRunLauncher):
             # Code with state of its own loads it for its run. A known image has an ID.
             may_be_warm = self.size and not own and not run.has_repository_load_data
             is_known = image.startswith("sha256:")
-            if not (may_be_warm and is_known and self._launch_warm(run, image, command)):
+            if not (may_be_warm and is_known and self._launch_warm(run, image, command, runs)):
                 self._launch_when_the_guard_answers(run, image, command)
         finally:
             self.launching.discard(run.run_id)
 
-    def _launch_warm(self, run: DagsterRun, image: str, command: list[str]) -> bool:
+    def _launch_warm(self, run: DagsterRun, image: str, command: list[str], runs: int) -> bool:
         context = self.get_container_context(run)
-        shape = shape_of(code_server_of(run), image, command, context)
+        shape = shape_of(code_server_of(run), image, command, context, runs)
         return bool(shape and self.warm.launch(run, shape))
 
     def _launch_when_the_guard_answers(
@@ -202,9 +213,11 @@ class ComposeRunLauncher(DockerRunLauncher):
         if container is None:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, GONE.format(identifier[:12]))
         state = container.attrs["State"]
-        if run.status == DagsterRunStatus.STARTING and self.warm.take_back(run, identifier):
+        if run.status == DagsterRunStatus.STARTING and self.warm.take_back(run, identifier, LOADED):
             return CheckRunHealthResult(WorkerStatus.FAILED, NOT_TAKEN)
         if container.status in MAY_REPORT and not _is_left_behind(container.attrs):
+            if self.warm.has_left(run, identifier):
+                return CheckRunHealthResult(WorkerStatus.FAILED, HAS_LEFT.format(identifier[:12]))
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         limit = self.get_container_context(run).container_kwargs.get("mem_limit")
         if is_out_of_memory(state):
@@ -228,8 +241,11 @@ class ComposeRunLauncher(DockerRunLauncher):
 
     def terminate(self, run_id: str) -> bool:
         """Stops a run's container, and says in the event log that this can take a while."""
-        run = self._instance.get_run_by_id(run_id)
-        if run and not run.is_finished and self._container_of(run):
+        run = self._launched(run_id)
+        container = run and not run.is_finished and self._container_of(run)
+        if run and container:
+            if not self.warm.keep(run_id, container.id):
+                return False
             wait = self.get_container_context(run).container_kwargs.get("stop_timeout")
             self._instance.report_engine_event(
                 f"Asking the container to end (SIGTERM). After {wait} s it is killed (stop_timeout"
@@ -238,6 +254,19 @@ class ComposeRunLauncher(DockerRunLauncher):
                 cls=self.__class__,
             )
         return super().terminate(run_id)
+
+    def _launched(self, run_id: str) -> DagsterRun | None:
+        """A run, when its launch is over. What is stopped before would be started afterwards."""
+        deadline = time.monotonic() + LAUNCH_TIME.total_seconds()
+        while True:
+            run = self._instance.get_run_by_id(run_id)
+            if not run or run.status != DagsterRunStatus.STARTING or time.monotonic() > deadline:
+                return run
+            container = self._container_of(run)
+            is_made = container and container.status != "created"
+            if is_made and not self.warm.is_chosen(run, container.id):
+                return run
+            time.sleep(POLL_SECONDS)
 
     def do_not_retry(self, run: DagsterRun) -> None:
         """For a run that would fail again in the same way."""

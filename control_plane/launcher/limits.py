@@ -20,6 +20,8 @@ TAGS = {
     "dagster-docker/cpus": ("nano_cpus", CPUS, "0.5 or 2", 10**7),
     "dagster-docker/processes": ("pids_limit", COUNT, "256", 8),
 }
+# The tag of Dagster+ for whether a run shares its container with other runs.
+ISOLATION_TAG, RUNS_WHEN_ASKED = "dagster/isolation", 25
 
 
 class BadLimit(Exception):
@@ -64,3 +66,21 @@ def _amount(setting: str, value: str) -> int:
 
 def _shown(setting: str, limit: int | str | None) -> int | float | str | None:
     return limit / 10**9 if setting == "nano_cpus" and isinstance(limit, int) else limit
+
+
+def runs_of(tags: Mapping[str, str], usual: int) -> int:
+    """How many runs the container of a run may execute, one after the other.
+
+    Args:
+        tags: The run's tags. Those of its job are among them.
+        usual: What a run gets that does not say.
+
+    Raises:
+        BadLimit: The tag has another value than enabled or disabled.
+    """
+    asked = tags.get(ISOLATION_TAG)
+    if asked is None:
+        return usual
+    if asked not in ("enabled", "disabled"):
+        raise BadLimit(f"refused: the tag {ISOLATION_TAG} is {asked!r}: use enabled or disabled")
+    return 1 if asked == "enabled" else max(usual, RUNS_WHEN_ASKED)

@@ -14,6 +14,9 @@ CREATE TABLE IF NOT EXISTS warm_containers (
     container_id text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     ready_at timestamptz,
+    -- How many runs it may still take, and since when it has none.
+    runs_left int NOT NULL,
+    free_since timestamptz NOT NULL DEFAULT now(),
     -- The run that the launcher chose this container for, the arguments of its command, and when.
     run_id text,
     arguments text,
@@ -37,7 +40,7 @@ DECLARE
     found warm_containers;
     proof bytea := sha256(current_setting('warm.proof', true)::bytea);
 BEGIN
-    UPDATE warm_containers SET taken_at = now()
+    UPDATE warm_containers SET taken_at = now(), runs_left = runs_left - 1
         WHERE proof_hash = proof AND given_at IS NOT NULL AND taken_at IS NULL
         RETURNING * INTO found;
     IF found.slot IS NOT NULL THEN
@@ -52,9 +55,20 @@ BEGIN
     RETURN '';
 END $$;
 
+-- What a container calls when its run has ended: whether it may wait for another one.
+CREATE OR REPLACE FUNCTION wait_again() RETURNS boolean LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    UPDATE warm_containers
+        SET run_id = NULL, arguments = NULL, given_at = NULL, taken_at = NULL, free_since = now()
+        WHERE proof_hash = sha256(current_setting('warm.proof', true)::bytea)
+          AND taken_at IS NOT NULL AND runs_left > 0;
+    RETURN FOUND;
+END $$;
+
 REVOKE ALL ON warm_containers FROM dagster_control, dagster_code, dagster_viewer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON warm_containers TO dagster_control;
 GRANT USAGE ON SEQUENCE warm_containers_number_seq TO dagster_control;
-REVOKE ALL ON FUNCTION take_run(), is_waiting(int) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION take_run() TO dagster_code;
+REVOKE ALL ON FUNCTION take_run(), wait_again(), is_waiting(int) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION take_run(), wait_again() TO dagster_code;
 GRANT EXECUTE ON FUNCTION is_waiting(int) TO dagster_control;

@@ -6,7 +6,8 @@ from support.chaos import kill
 from support.cli import docker
 from support.harness import wait_until
 
-WAITS = "run_id IS NULL AND is_waiting(number)"
+# Other tests leave containers for many runs.
+WAITS = "run_id IS NULL AND runs_left = 1 AND is_waiting(number)"
 STARTS = "SELECT count(*) FROM event_logs WHERE run_id = '{}' AND dagster_event_type = 'STEP_START'"
 
 
@@ -54,9 +55,9 @@ def test_one_that_was_killed_costs_the_next_run_nothing(stack, warm):
 
 def test_one_that_is_killed_while_it_loads_its_code_is_made_again_after_the_next_run(stack, warm):
     stack.run("talk")
-    loading = "SELECT container_id FROM warm_containers WHERE ready_at IS NULL"
+    loading = "SELECT container_id FROM warm_containers WHERE ready_at IS NULL AND runs_left = 1"
     docker("kill", wait_until(lambda: stack.sql(loading), "one that loads")[0])
-    none = "SELECT 1 FROM warm_containers WHERE run_id IS NULL"
+    none = "SELECT 1 FROM warm_containers WHERE run_id IS NULL AND runs_left = 1"
     wait_until(lambda: not stack.sql(none), "the daemon to notice it", 30)
     stack.run("talk")
     assert waiting(stack)

@@ -493,5 +493,5 @@ def test_all_parts_use_the_same_names_for_warm_containers():
     assert f"pg_notify('{channel}' || slot" in launcher
     setting = re.search(r'"-c ([\w.]+)=\{proof\}"', container)[1]
     assert f"current_setting('{setting}'" in text("control_plane/postgres/warm_containers.sql")
-    job = re.search(r'^JOB = "(\w+)"', launcher, re.M)[1]
+    job = re.search(r'^JOB = "(\w+)"', text("control_plane/launcher/shapes.py"), re.M)[1]
     assert f'WARM = "{job}"' in text("cli/commands.py")

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -262,3 +263,54 @@ def fill_tmp():
 @schedule(cron_schedule="* * * * *", job=talk)
 def every_minute_nothing(context):
     return SkipReason(f"nothing at {context.scheduled_execution_time:%H:%M}")
+
+
+SHARED = {"dagster/isolation": "disabled"}
+found_by_earlier_runs = []
+
+
+@op
+def look_for_an_earlier_run(context):
+    """Names what an earlier run in this container has left, and leaves the same."""
+    left = Path(tempfile.gettempdir(), "left-by-a-run")
+    commands = [one.read_bytes() for one in Path("/proc").glob("[0-9]*/cmdline")]
+    others = [one for one in commands if b"left-behind" in one]
+    print(f"process {os.getpid()} found {left.exists()}, {others}, {found_by_earlier_runs}")
+    left.mkdir()
+    found_by_earlier_runs.append(context.run_id)
+    subprocess.Popen(["sh", "-c", "sleep 600; : left-behind"], start_new_session=True)
+
+
+@job(tags=SHARED)
+def shared():
+    look_for_an_earlier_run()
+
+
+@job(tags=SHARED)
+def shared_hang():
+    wait_for_ever()
+
+
+@job(tags=SHARED)
+def shared_fail():
+    break_down()
+
+
+@op
+def be_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job(tags=SHARED | {"dagster/max_retries": "0"})
+def shared_be_killed():
+    be_killed()
+
+
+@op
+def end_without_a_word():
+    os._exit(0)
+
+
+@job(tags=SHARED | {"dagster/max_retries": "0"})
+def shared_end_without_a_word():
+    end_without_a_word()

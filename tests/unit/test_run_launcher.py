@@ -150,6 +150,7 @@ def test_a_container_that_was_created_and_not_started_is_dead_when_its_launch_is
     container = SimpleNamespace(status=status, attrs=attributes)
     monkeypatch.setattr(launch, "_container_of", lambda _: container)
     monkeypatch.setattr(launch, "get_container_context", Mock())
+    launch.warm = Mock(has_left=Mock(return_value=False))
     if is_launching:
         launch.launching.add(run.run_id)
     try:

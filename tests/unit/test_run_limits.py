@@ -2,7 +2,7 @@
 
 import pytest
 
-from control_plane.launcher.limits import BadLimit, limits_of
+from control_plane.launcher.limits import BadLimit, limits_of, runs_of
 
 MOST = {"mem_limit": "1g", "nano_cpus": 1_000_000_000, "pids_limit": 512, "shm_size": "64m"}
 
@@ -57,3 +57,16 @@ def test_more_or_something_else_is_refused_by_the_tag_s_name(tag, value, said):
 
 def test_without_a_limit_in_dagster_yaml_the_guard_decides():
     assert limits_of({"dagster-docker/memory": "64g"}, {}) == {"mem_limit": "64g"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "usual", "runs"),
+    [(None, 1, 1), (None, 25, 25), ("enabled", 25, 1), ("disabled", 1, 25), ("disabled", 99, 99)],
+)
+def test_a_run_can_have_a_container_of_its_own_or_share_one_whatever_is_usual(tag, usual, runs):
+    assert runs_of({"dagster/isolation": tag} if tag else {}, usual) == runs
+
+
+def test_another_value_of_the_isolation_tag_is_refused():
+    with pytest.raises(BadLimit, match="dagster/isolation is 'none': use enabled or disabled"):
+        runs_of({"dagster/isolation": "none"}, 1)

@@ -10,8 +10,8 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster_docker.container_context import DockerContainerContext
 
-from control_plane.guard.policy import is_command
-from control_plane.launcher.warm import WAIT_FOR_RUN, shape_of
+from control_plane.guard.policy import WAIT_FOR_RUN, is_command
+from control_plane.launcher.shapes import shape_of
 
 
 @pytest.fixture
