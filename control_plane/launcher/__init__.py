@@ -52,7 +52,7 @@ GONE = "The container {} is not on this machine any more: somebody has removed i
 GUARD_SECONDS = 30
 NO_GUARD = "Error while fetching server API version"
 # Between the creation of a container and its start there are milliseconds.
-LAUNCH_TIME, POLL_SECONDS = timedelta(seconds=15), 0.1
+LAUNCH_TIME = timedelta(seconds=15)
 # So many lines of a dead container's output go to the run's event log. The guard allows no other.
 LINES = 50
 
@@ -241,7 +241,7 @@ class ComposeRunLauncher(DockerRunLauncher):
 
     def terminate(self, run_id: str) -> bool:
         """Stops a run's container, and says in the event log that this can take a while."""
-        run = self._launched(run_id)
+        run = self._instance.get_run_by_id(run_id)
         container = run and not run.is_finished and self._container_of(run)
         if run and container:
             if not self.warm.keep(run_id, container.id):
@@ -254,19 +254,6 @@ class ComposeRunLauncher(DockerRunLauncher):
                 cls=self.__class__,
             )
         return super().terminate(run_id)
-
-    def _launched(self, run_id: str) -> DagsterRun | None:
-        """A run, when its launch is over. What is stopped before would be started afterwards."""
-        deadline = time.monotonic() + LAUNCH_TIME.total_seconds()
-        while True:
-            run = self._instance.get_run_by_id(run_id)
-            if not run or run.status != DagsterRunStatus.STARTING or time.monotonic() > deadline:
-                return run
-            container = self._container_of(run)
-            is_made = container and container.status != "created"
-            if is_made and not self.warm.is_chosen(run, container.id):
-                return run
-            time.sleep(POLL_SECONDS)
 
     def do_not_retry(self, run: DagsterRun) -> None:
         """For a run that would fail again in the same way."""

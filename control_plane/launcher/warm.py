@@ -213,11 +213,6 @@ class WarmContainers:
         chosen = f"{CHOSEN} AND {which}"
         return bool(self._sql(DROP.format(chosen), run=run.run_id, container=container))
 
-    def is_chosen(self, run: DagsterRun, container: str) -> bool:
-        """Whether a container that waited has been chosen for a run, and has not taken it yet."""
-        query = f"SELECT 1 FROM warm_containers WHERE {CHOSEN} AND taken_at IS NULL AND {LOADED}"  # noqa: S608 # ours
-        return bool(self._sql(query, run=run.run_id, container=container))
-
     def has_left(self, run: DagsterRun, container: str) -> bool:
         """Whether a container that executed this run has gone on to wait for another one."""
         found = self._sql(OTHER, run=run.run_id, container=container)
