@@ -16,6 +16,7 @@ from typing import Any
 
 from cli import commands
 from cli.client import FINAL, Client, Endpoint
+from cli.database import rows
 from cli.errors import StackError
 from cli.stack import LOCALHOST, ROOT, Stack, docker
 
@@ -87,7 +88,7 @@ class Peer(ABC):
         return {name: sizes[name] / 1e6 for name in sizes}
 
     def timed(self, job: str) -> tuple[float, float]:
-        """Runs a job to success.
+        """Runs a job to success, and waits until nothing more comes of it.
 
         Returns:
             The seconds from the launch to the start of the run, and to its end.
@@ -96,6 +97,7 @@ class Peer(ABC):
         run = self.client.launch(job)
         times = self.waited(run, begun)
         self.wait_for_container(run)
+        self.settle()
         return times
 
     def waited(self, run: str, begun: float) -> tuple[float, float]:
@@ -124,6 +126,9 @@ class Peer(ABC):
         (container,) = (tag["value"] for tag in tags if tag["key"] == "docker/container_id")
         while docker("ps", "--quiet", "--no-trunc", f"--filter=id={container}"):
             time.sleep(0.1)
+
+    def settle(self) -> None:  # noqa: B027 # most have nothing to do
+        """What it does after a run must not take CPU time from the next one, which is another's."""
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -179,7 +184,7 @@ class Stock(Peer):
 
 
 class Ours(Peer):
-    """This repository, as shipped, or with another setting in dagster.yaml."""
+    """This repository, with the settings of a checkout."""
 
     def __init__(self, name: str, root: Path, port: int) -> None:
         """Nothing is started yet."""
@@ -204,6 +209,16 @@ class Ours(Peer):
     def client(self) -> Client:
         """Its API, as the operator."""
         return self.stack.client
+
+
+class Warm(Ours):
+    """As shipped."""
+
+    def settle(self) -> None:
+        """Until the next container waits."""
+        waits = "SELECT 1 FROM warm_containers WHERE run_id IS NULL AND is_waiting(number)"
+        while not rows(self.stack, waits):
+            time.sleep(0.2)
 
 
 class Shared(Ours):

@@ -37,6 +37,7 @@ from bench.peers import (
     Peer,
     Shared,
     Stock,
+    Warm,
     make_checkout,
     make_project,
 )
@@ -212,7 +213,7 @@ def main() -> None:
     make_checkout(SHARED, "runs_per_container: 1", "runs_per_container: 25")
     peers: list[Peer] = [
         Stock(),
-        Ours("bench", ROOT, OURS_PORT),
+        Warm("bench", ROOT, OURS_PORT),
         Ours("cold", COLD, COLD_PORT),
         Shared("shared", SHARED, SHARED_PORT),
     ]
