@@ -120,10 +120,14 @@ class Peer(ABC):
             raise StackError(f"{self.name}: run {run} is {found.get('status')}")
         return found["startTime"] - begun, found["endTime"] - begun
 
+    def container_of(self, run: str) -> str:
+        """The ID of a run's container."""
+        tags = self.client.graphql(TAGS, id=run)["runOrError"]["tags"]
+        return next(tag["value"] for tag in tags if tag["key"] == "docker/container_id")
+
     def wait_for_container(self, run: str) -> None:
         """Its container ends after the run."""
-        tags = self.client.graphql(TAGS, id=run)["runOrError"]["tags"]
-        (container,) = (tag["value"] for tag in tags if tag["key"] == "docker/container_id")
+        container = self.container_of(run)
         while docker("ps", "--quiet", "--no-trunc", f"--filter=id={container}"):
             time.sleep(0.1)
 

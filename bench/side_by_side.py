@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Dagster's documented stack and this one: as it is, cold, and with shared containers.
 
-    side_by_side.py [--quick]    fewer rounds, no schedule, no burst of 100
+    side_by_side.py [--quick]    fewer rounds, no schedule, no sensor, no deploy, no burst of 100
 
 All serve the same project, from the same base images, with the same packages. For each job, a round
 launches it once on each, in turns; what needs the whole machine is measured while the others are
@@ -31,6 +31,7 @@ from bench.peers import (
     COLD,
     COLD_PORT,
     OURS_PORT,
+    PROJECT,
     SHARED,
     SHARED_PORT,
     Ours,
@@ -62,16 +63,20 @@ BURSTS, QUICK_BURSTS = (20, 100), (20,)
 IDLE_SECONDS, TICKS = 60, 3
 # After a pause, the services catch up with their polls.
 SETTLE_SECONDS = 30
-SCHEDULE = {
-    "repositoryLocationName": "code_location",
-    "repositoryName": "__repository__",
-    "scheduleName": "each_minute",
-}
+REPOSITORY = {"repositoryLocationName": "code_location", "repositoryName": "__repository__"}
+SCHEDULE = {**REPOSITORY, "scheduleName": "each_minute"}
+SENSOR = {**REPOSITORY, "sensorName": "after_one_op"}
+EVENTS, DEPLOYS = 5, 3
 SWITCH_ON = """mutation On($which: ScheduleSelector!) { startSchedule(scheduleSelector: $which) {
   ... on ScheduleStateResult { scheduleState { id } } } }"""
 SWITCH_OFF = "mutation Off($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+SENSOR_ON = """mutation On($which: SensorSelector!) { startSensor(sensorSelector: $which) {
+  ... on Sensor { sensorState { id ticks(limit: 1) { id } } } } }"""
+SENSOR_OFF = "mutation Off($id: String!) { stopSensor(id: $id) { __typename } }"
 TICK_RUNS = """{ runsOrError(filter: {tags: [{key: "dagster/schedule_name", value: "each_minute"}]})
   { ... on Runs { results { runId status startTime tags { key value } } } } }"""
+EVENT_RUNS = """query Runs($key: String!) { runsOrError(filter: {tags: [
+  {key: "dagster/run_key", value: $key}]}) { ... on Runs { results { status startTime } } } }"""
 
 README, BEGIN, END = ROOT / "README.md", "<!-- from bench/results -->", "<!-- end -->"
 # What README shows: the figure, its label, the unit, the number of digits.
@@ -170,6 +175,51 @@ def measure_ticks(peer: Peer, samples: Samples) -> None:
         samples["schedule, tick to start"][peer.name].append(since)
 
 
+def measure_events(peer: Peer, samples: Samples) -> None:
+    """From the end of a run to the start of the run that a sensor requests for it."""
+    on = peer.client.graphql(SENSOR_ON, which=SENSOR)["startSensor"]["sensorState"]["id"]
+    try:
+        # Its first evaluation notes where to begin.
+        while not peer.client.graphql(SENSOR_ON, which=SENSOR)["startSensor"]["sensorState"][
+            "ticks"
+        ]:
+            time.sleep(1)
+        for number in range(EVENTS):
+            time.sleep(1 + number)  # polls must not have the same distance each time
+            begun = time.time()
+            run = peer.client.launch("one_op")
+            _, end = peer.waited(run, begun)
+            found: list[dict[str, Any]] = []
+            while not found or found[0]["status"] != "SUCCESS":
+                time.sleep(0.2)
+                found = peer.client.graphql(EVENT_RUNS, key=run)["runsOrError"]["results"]
+            samples["sensor, event to start"][peer.name].append(found[0]["startTime"] - begun - end)
+    finally:
+        peer.client.graphql(SENSOR_OFF, id=on)
+
+
+def measure_deploys(peer: Peer, samples: Samples) -> None:
+    """From a changed file to the success of a run of the new image."""
+    changed = PROJECT / "src/code_location/defs/bench_jobs.py"
+    for number in range(DEPLOYS):
+        changed.write_text(f"{changed.read_text()}# {peer.name} {number}\n")
+        begun = time.time()
+        peer.build()
+        peer.compose("up", "--detach", "--no-build")
+        image = next(name for name in peer.images() if "code" in name)
+        new = docker("image", "inspect", "--format", "{{.Id}}", image)
+        while True:
+            try:
+                run = peer.client.launch("one_op")
+                _, end = peer.waited(run, begun)
+            except StackError:  # the code server is away
+                time.sleep(0.2)
+                continue
+            if docker("inspect", "--format", "{{.Image}}", peer.container_of(run)) == new:
+                break
+        samples["deploy, changed file to success"][peer.name].append(end)
+
+
 def measure(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
     """Everything, with all peers up."""
     compared = [peer for peer in peers if not isinstance(peer, Shared)]
@@ -188,6 +238,8 @@ def measure(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
                 measure_burst(peer, count, samples)
             if not quick and peer in compared:
                 measure_ticks(peer, samples)
+                measure_events(peer, samples)
+                measure_deploys(peer, samples)
     # Started again, with images and volumes there.
     for peer in compared:
         for _ in range(3):

@@ -4,7 +4,7 @@ The gap: outside the web server Dagster opens a new connection for every query (
 queue poll each second that is six connections a second when idle, half of the stack's CPU time
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
 connections with `optimize_for_webserver`, and so does this module. It adds to launches
-(launcher/images.py), to the queue (enqueued.py, waiting.py), to the scheduler (lost_ticks.py), to
+(launcher/images.py), to the queue (calls.py, waiting.py), to the scheduler (lost_ticks.py), to
 the run monitoring (monitoring.py) and to the retries (retries.py), and has two threads more
 (housekeeping.py, launcher/warm.py). Apart from that, it does what the command does. It could be
 deleted if `dagster-daemon run` had the web server's option `--db-pool-recycle`.
@@ -20,9 +20,9 @@ from dagster._daemon.controller import (
 )
 from dagster._utils.interrupts import capture_interrupts
 
+from control_plane.calls import listen_to_calls
 from control_plane.code_server.kept_connections import NO_STATEMENT_TIMEOUT
 from control_plane.connections import keep_connections
-from control_plane.enqueued import wake_the_queue
 from control_plane.housekeeping import keep_house
 from control_plane.launcher import warm_containers
 from control_plane.launcher.images import note_images
@@ -48,7 +48,7 @@ def main() -> None:
     ):
         # Data migrations and purges of ticks can take longer than the web server's 15 s.
         keep_connections(instance, NO_STATEMENT_TIMEOUT)
-        wake_the_queue(instance)
+        listen_to_calls(instance)
         keep_house(instance)
         with (
             daemon_controller_from_instance(

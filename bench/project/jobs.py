@@ -29,3 +29,18 @@ isolated_steps = process_numbers.graph.to_job(
 @dg.schedule(cron_schedule="* * * * *", job=one_op)
 def each_minute():
     return dg.RunRequest()
+
+
+@dg.job
+def follow():
+    work()
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    monitored_jobs=[one_op],
+    request_job=follow,
+    minimum_interval_seconds=1,
+)
+def after_one_op(context):
+    return dg.RunRequest(run_key=context.dagster_run.run_id)

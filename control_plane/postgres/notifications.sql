@@ -1,6 +1,6 @@
--- Wakes the queue in the daemon (enqueued.py) when a run is put into it, and when a slot becomes free:
--- a run ends or is deleted, a step leaves a pool, a pool gets more slots. `migrate` runs this file
--- after Dagster has made the tables.
+-- Wakes the queue in the daemon (calls.py) when a run is put into it, and when a slot becomes free:
+-- a run ends or is deleted, a step leaves a pool, a pool gets more slots. Wakes the sensors when a run
+-- ends, and when an asset has a new event. `migrate` runs this file after Dagster has made the tables.
 
 CREATE OR REPLACE FUNCTION wake_queue() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -20,3 +20,15 @@ CREATE OR REPLACE TRIGGER wake_queue AFTER INSERT OR UPDATE ON concurrency_slots
 -- A step leaves its pool in two transactions. This is the second one.
 CREATE OR REPLACE TRIGGER wake_queue AFTER DELETE ON pending_steps FOR EACH ROW
     EXECUTE FUNCTION wake_queue();
+
+CREATE OR REPLACE FUNCTION wake_sensors() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NOTIFY dagster_sensors;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER wake_sensors AFTER INSERT OR UPDATE OF status ON runs FOR EACH ROW
+    WHEN (NEW.status IN ('SUCCESS', 'FAILURE', 'CANCELED'))
+    EXECUTE FUNCTION wake_sensors();
+CREATE OR REPLACE TRIGGER wake_sensors AFTER INSERT OR UPDATE OF last_materialization ON asset_keys
+    FOR EACH ROW EXECUTE FUNCTION wake_sensors();

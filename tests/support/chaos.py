@@ -376,14 +376,15 @@ def never_queued(run):
     return is_late and "docker/max_retries_before" in tags and "docker/container_id" not in tags
 
 
-def random_faults(chaos, seconds, pause, seed):
+def random_faults(chaos, is_over, pause, seed, only=None):
     """Faults in random order, without waiting for the recovery; returns how many of each.
 
     Args:
         chaos: The stack.
-        seconds: How long.
+        is_over: Says when to end.
         pause: The time between two, in seconds.
         seed: Of the order.
+        only: These faults. The default is all.
     """
     faults = {
         **{f"{service} killed": lambda s=service: kill(chaos.stack, s) for service in SERVICES},
@@ -394,9 +395,13 @@ def random_faults(chaos, seconds, pause, seed):
         "everything killed": chaos.kill_everything,
         "a waiting container killed": lambda: docker("kill", chaos.stack.sql(WAITING)[0]),
     }
-    chooser, until, made = random.Random(seed), time.monotonic() + seconds, defaultdict(int)  # noqa: S311
-    while time.monotonic() < until:
-        (fault,) = chooser.choices(list(faults), [3] * 7 + [6, 1, 1, 1, 1, 3])
+    weights = {**dict.fromkeys(faults, 3), "any run killed": 6}
+    weights |= dict.fromkeys([one for one in faults if one.endswith(" for 3 s")], 1)
+    weights["everything killed"] = 1
+    wanted = only or list(faults)
+    chooser, made = random.Random(seed), defaultdict(int)  # noqa: S311
+    while not is_over():
+        (fault,) = chooser.choices(wanted, [weights[one] for one in wanted])
         try:
             faults[fault]()
             made[fault] += 1
