@@ -32,6 +32,7 @@ from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from docker.errors import DockerException
+from sqlalchemy.exc import OperationalError
 
 from control_plane.code_server.usage import MEMORY_TAG, do_not_retry, of_limit
 from control_plane.guard.policy import ALIVE, byte_count
@@ -48,6 +49,7 @@ MAY_REPORT = ("created", *ALIVE)
 NOT_TAKEN = "The daemon ended while it handed the run to a container, which had not taken it."
 HAS_LEFT = "Its process has ended without a word. The container {} waits for another run."
 GONE = "The container {} is not on this machine any more: somebody has removed it (or `make down`)."
+LOST = "The connection to Postgres was lost while the run was launched."
 # A guard that is killed is back within seconds.
 GUARD_SECONDS = 30
 NO_GUARD = "Error while fetching server API version"
@@ -158,7 +160,8 @@ class ComposeRunLauncher(DockerRunLauncher):
         """Uses the image that was noted when the run was put into the queue (images.py).
 
         Raises:
-            DagsterInvariantViolationError: A tag of the run asks for more than it may have.
+            DagsterInvariantViolationError: A tag of the run asks for more than it may have, or
+                Postgres has ended.
         """
         try:
             own = limits_of(run.tags, self._most())
@@ -175,6 +178,8 @@ class ComposeRunLauncher(DockerRunLauncher):
             is_known = image.startswith("sha256:")
             if not (may_be_warm and is_known and self._launch_warm(run, image, command, runs)):
                 self._launch_when_the_guard_answers(run, image, command)
+        except OperationalError as error:
+            raise DagsterInvariantViolationError(LOST) from error
         finally:
             self.launching.discard(run.run_id)
 

@@ -27,6 +27,7 @@ REASONS = (
     "is not on this machine any more",
     "before it reported the run's end",
     "Exceeded maximum runtime",
+    "The connection to Postgres was lost while the run was launched",
 )
 SELECTOR = {
     "repositoryLocationName": "code_location",

@@ -10,6 +10,7 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from docker.errors import DockerException
+from sqlalchemy.exc import OperationalError
 
 from control_plane import launcher as launcher_module
 from control_plane.guard.policy import INSPECTED, Policy
@@ -124,6 +125,16 @@ def test_a_launch_waits_half_a_minute_for_the_guard_and_repeats_nothing_that_it_
         with pytest.raises(DockerException):
             launch._launch_container_with_command(run, "image", [])
     assert sum(slept) == (away if launches else 31 if away > 30 else 0)
+    assert not launch.launching
+
+
+def test_a_launch_that_loses_postgres_says_so_in_words(monkeypatch):
+    lost = OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+    upstream = "_launch_container_with_command"
+    monkeypatch.setattr(DockerRunLauncher, upstream, Mock(side_effect=lost))
+    launch = ComposeRunLauncher.from_config_value(DATA, {"networks": ["n"]})
+    with pytest.raises(DagsterInvariantViolationError, match="The connection to Postgres was lost"):
+        launch._launch_container_with_command(DagsterRun(job_name="job", tags={}), "image", [])
     assert not launch.launching
 
 
