@@ -234,9 +234,10 @@ def measure(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
             else:
                 peer.timed("one_op")
                 time.sleep(SETTLE_SECONDS)
-            for count in QUICK_BURSTS if quick else BURSTS:
+            is_cold = peer.name == "cold"
+            for count in QUICK_BURSTS if quick or is_cold else BURSTS:
                 measure_burst(peer, count, samples)
-            if not quick and peer in compared:
+            if not quick and peer in compared and not is_cold:
                 measure_ticks(peer, samples)
                 measure_events(peer, samples)
                 measure_deploys(peer, samples)
