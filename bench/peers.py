@@ -81,7 +81,9 @@ class Peer(ABC):
     def images(self) -> dict[str, float]:
         """The size of each image that it built, in MB."""
         label = f"--filter=label={commands.PROJECT_LABEL}=dagster-{self.name}"
-        names = docker("image", "ls", label, "--format", "{{.Repository}}:{{.Tag}}").split()
+        # Not those that a later build has replaced.
+        named = label, "--filter=dangling=false"
+        names = docker("image", "ls", *named, "--format", "{{.Repository}}:{{.Tag}}").split()
         sizes = {
             name: int(docker("image", "inspect", "--format", "{{.Size}}", name)) for name in names
         }

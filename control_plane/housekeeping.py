@@ -31,7 +31,7 @@ INTERVAL_SECONDS = 60
 HOUR_SECONDS, DAY_SECONDS = 3600, 24 * 3600
 UNITS = {"m": 60, "h": HOUR_SECONDS, "d": DAY_SECONDS}
 # A process may still work after it has reported the end of its run: hooks, a slow exit.
-GRACE_SECONDS = 120
+GRACE_SECONDS = 60
 # In one round. After a long time without a housekeeper, the engine stays quick for launches.
 BATCH = 100
 # So many containers are on a page of the guard's list. The guard allows no other number.

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.errors import DagsterInvalidSubsetError
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import (
@@ -54,6 +55,8 @@ def retry_until_launched() -> None:
                 give_up(workspace_context.instance, failed_run, why)
             else:
                 retry(failed_run, workspace_context)
+        except DagsterInvalidSubsetError as error:  # all its steps are done
+            give_up(workspace_context.instance, failed_run, str(error).rstrip("."))
         except Exception as error:  # Dagster would give up
             logger.warning("run %s is not launched again yet: %s", failed_run.run_id, error)
             failing.add(failed_run.run_id)

@@ -43,6 +43,8 @@ PROCESS_KILLED = (
     "While the run went on, the kernel killed one of its processes, because the run used more"
     " memory than its limit of {}. That may be why it failed."
 )
+# In the output of a container that executes many runs (warm_run.py).
+RUN_BEGINS = "the run begins: "
 MIB = 2**20
 # Version 1 of the control groups has a number for "no limit", which no machine reaches.
 NO_LIMIT = 2**60

@@ -41,7 +41,8 @@ from control_plane.code_server.patience import WAIT_SECONDS
 
 AGAIN_SECONDS = 1
 CHANNEL = "warm_container_{}"
-TEMPORARY = Path("/tmp")  # noqa: S108 # of this container alone
+TEMPORARY = [Path("/tmp"), Path("/dev/shm"), Path("/dev/mqueue")]  # noqa: S108 # of this container alone
+IPC = Path("/proc/sysvipc")
 SIGTERM = {signal.SIGTERM}
 
 
@@ -139,8 +140,9 @@ def main() -> None:
     arguments = warm.arguments()
     # A fork does not have the threads that the code has started.
     while arguments and is_shared and threading.active_count() == 1:
+        before = files()
         status = execute_in_a_fork(arguments)
-        if status:
+        if status or not is_clean(before):
             sys.exit(status)
         arguments = warm.arguments("SELECT wait_again()")
     if arguments:
@@ -158,8 +160,9 @@ def execute(arguments: str) -> None:
 
 
 def execute_in_a_fork(arguments: str) -> int:
-    """Executes a run, and removes its processes and its files in /tmp. Returns its exit status."""
-    before = set(TEMPORARY.iterdir())
+    """Executes a run; returns its exit status."""
+    run_id = deserialize_value(arguments, ExecuteRunArgs).run_id
+    print(f"{usage.RUN_BEGINS}{run_id}", flush=True)
     # What stops this container stops the run.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGTERM)
     child = os.fork()
@@ -174,10 +177,41 @@ def execute_in_a_fork(arguments: str) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGTERM)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # As a shell says which signal has ended a process.
+    return 128 - status if status < 0 else status
+
+
+def is_clean(before: set[Path]) -> bool:
+    """Removes the processes and files that a run has left behind; returns whether all is gone.
+
+    Args:
+        before: The files that were there before the run.
+    """
     if os.getppid() <= 1:  # in a container, where these are all but this process and PID 1
         with suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-    for one in set(TEMPORARY.iterdir()) - before:
-        shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
-    # As a shell says which signal has ended a process.
-    return 128 - status if status < 0 else status
+    for one in files() - before:
+        with suppress(OSError, RecursionError):
+            if one.is_dir() and not one.is_symlink():
+                _open_up(one)
+                shutil.rmtree(one)
+            else:
+                one.unlink()
+    # Each has a heading, and then a line for each segment, queue and set of semaphores.
+    left = [one for one in IPC.glob("*") if len(one.read_text().splitlines()) > 1]
+    return not left and not files() - before
+
+
+def files() -> set[Path]:
+    """What is in the folders that a run can write to, and that no other container has."""
+    return {one for folder in TEMPORARY for one in folder.glob("*")}
+
+
+def _open_up(folder: Path) -> None:
+    """A run may have taken its own rights away from a folder."""
+    folder.chmod(0o700)
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            one = Path(parent, name)
+            if not one.is_symlink():
+                one.chmod(0o700)

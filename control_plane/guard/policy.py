@@ -27,6 +27,8 @@ STACK_LABEL = "dagster/stack"
 # The commands that the launcher uses. The fourth word contains the run's arguments as JSON.
 EXECUTE_RUN, WAIT_FOR_RUN = ["dagster", "api", "execute_run"], ["dagster", "api", "wait_for_run"]
 COMMANDS = (EXECUTE_RUN, ["dagster", "api", "resume_run"], WAIT_FOR_RUN)
+# Said when there are as many of them as there may be. Then the launcher waits.
+TOO_MANY = "run containers are alive"
 # The settings of the launcher. The last two are not of the containers (launcher/warm.py).
 KNOWN = {"networks", "env_vars", "container_kwargs", "warm_containers", "runs_per_container"}
 # DockerRunLauncher sets this variable in every container.

@@ -40,6 +40,7 @@ from control_plane.guard.policy import (
     JOB_LABEL,
     MAX_BODY_BYTES,
     RUN_LABEL,
+    TOO_MANY,
     Policy,
     Refused,
 )
@@ -241,7 +242,7 @@ class Engine:
         """Raises Refused when the number of live run containers has reached the limit."""
         alive = await self.containers(self.runs.policy.labels, ALIVE)
         if len(alive) >= self.runs.limit:
-            raise Refused(f"{len(alive)} run containers are alive, {self.runs.limit} may be")
+            raise Refused(f"{len(alive)} {TOO_MANY}, {self.runs.limit} may be")
 
     async def find_servers(self) -> None:
         """Notes which containers serve the code locations, in Runs.servers."""

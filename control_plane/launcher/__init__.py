@@ -10,6 +10,8 @@ create request contained all networks.
 """
 
 import os
+import re
+import signal
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
+import docker
 from dagster import (
     DagsterInstance,
     DagsterInvariantViolationError,
@@ -35,7 +38,7 @@ from docker.errors import DockerException
 from sqlalchemy.exc import OperationalError
 
 from control_plane.code_server.usage import MEMORY_TAG, do_not_retry, of_limit
-from control_plane.guard.policy import ALIVE, byte_count
+from control_plane.guard.policy import ALIVE, TOO_MANY, byte_count
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, is_out_of_memory, last_lines
 from control_plane.launcher.limits import BadLimit, limits_of, runs_of
@@ -47,11 +50,20 @@ UNKNOWN = "unknown"
 # The launcher notes the ID of a container before it starts the container.
 MAY_REPORT = ("created", *ALIVE)
 NOT_TAKEN = "The daemon ended while it handed the run to a container, which had not taken it."
-HAS_LEFT = "Its process has ended without a word. The container {} waits for another run."
+HAS_LEFT = (
+    "Its process ended with exit code 0 before it reported the run's end, for example by"
+    " os._exit(0). The container {} waits for another run."
+)
+KILLED = 128 + signal.SIGKILL
+OUTLASTED = "It did not end within {} s (stop_timeout in dagster.yaml), and was killed."
 GONE = "The container {} is not on this machine any more: somebody has removed it (or `make down`)."
 LOST = "The connection to Postgres was lost while the run was launched."
 # A guard that is killed is back within seconds.
 GUARD_SECONDS = 30
+# The housekeeper ends a container whose run is over after two minutes. Dagster waits for three.
+ROOM_SECONDS = 150
+START = re.compile(r"/containers/(\w+)/start")
+NO_ROOM = "Waiting until another run container has ended: {}"
 NO_GUARD = "Error while fetching server API version"
 # Between the creation of a container and its start there are milliseconds.
 LAUNCH_TIME = timedelta(seconds=15)
@@ -177,7 +189,7 @@ class ComposeRunLauncher(DockerRunLauncher):
             may_be_warm = self.size and not own and not run.has_repository_load_data
             is_known = image.startswith("sha256:")
             if not (may_be_warm and is_known and self._launch_warm(run, image, command, runs)):
-                self._launch_when_the_guard_answers(run, image, command)
+                self._launch_when_the_guard_lets(run, image, command)
         except OperationalError as error:
             raise DagsterInvariantViolationError(LOST) from error
         finally:
@@ -188,16 +200,28 @@ class ComposeRunLauncher(DockerRunLauncher):
         shape = shape_of(code_server_of(run), image, command, context, runs)
         return bool(shape and self.warm.launch(run, shape))
 
-    def _launch_when_the_guard_answers(
-        self, run: DagsterRun, image: str, command: list[str]
-    ) -> None:
-        deadline = time.monotonic() + GUARD_SECONDS
+    def _launch_when_the_guard_lets(self, run: DagsterRun, image: str, command: list[str]) -> None:
+        """Waits while the guard is away, or while there are as many containers as there may be."""
+        begun, is_told = time.monotonic(), False
+        created = None
         while True:
             try:
-                super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
+                if created:  # and the guard refused to start it
+                    cast("Any", docker.client.from_env()).api.start(created)
+                else:
+                    super()._launch_container_with_command(run, image, command)  # pyright: ignore[reportUnknownMemberType] # upstream's
             except DockerException as error:
+                waited = time.monotonic() - begun
+                if TOO_MANY in str(error) and waited < ROOM_SECONDS:
+                    refused = START.search(str(error))
+                    created = refused[1] if refused else created
+                    if not is_told:
+                        self._instance.report_engine_event(NO_ROOM.format(error), run)
+                        # Those that wait for a run take room as well.
+                        self.warm.end_waiting()
+                    is_told = True
                 # Nothing has been created yet: it is the first question of a new client.
-                if NO_GUARD not in str(error) or time.monotonic() > deadline:
+                elif NO_GUARD not in str(error) or waited > GUARD_SECONDS:
                     raise
             else:
                 return
@@ -230,7 +254,10 @@ class ComposeRunLauncher(DockerRunLauncher):
             if limit:
                 peak = of_limit(byte_count(limit), byte_count(limit))
                 self._instance.add_run_tags(run.run_id, {MEMORY_TAG: peak})
-        return CheckRunHealthResult(WorkerStatus.FAILED, cause(state, limit))
+        wait = self.get_container_context(run).container_kwargs.get("stop_timeout")
+        is_killed = state["ExitCode"] == KILLED and run.status == DagsterRunStatus.CANCELING
+        why = OUTLASTED.format(wait) if is_killed else cause(state, limit)
+        return CheckRunHealthResult(WorkerStatus.FAILED, why)
 
     def get_run_worker_debug_info(
         self, run: DagsterRun, include_container_logs: bool | None = True
@@ -242,7 +269,7 @@ class ComposeRunLauncher(DockerRunLauncher):
             return None
         if container.status == "created":
             return cause(container.attrs["State"], None)
-        return last_lines(container.logs(tail=LINES), LINES)
+        return last_lines(container.logs(tail=LINES), LINES, run.run_id)
 
     def terminate(self, run_id: str) -> bool:
         """Stops a run's container, and says in the event log that this can take a while."""

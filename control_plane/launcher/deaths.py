@@ -8,7 +8,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from control_plane.code_server.usage import TOO_MUCH_MEMORY
+from control_plane.code_server.usage import RUN_BEGINS, TOO_MUCH_MEMORY
 
 # With `docker run`, the command could not be started (docs.docker.com, "Exit status").
 NOT_STARTED = {126: "its command could not be executed", 127: "its command was not found"}
@@ -16,10 +16,11 @@ SIGNALS = {
     signal.SIGKILL: (
         "It was killed from outside (SIGKILL), and not for its memory: by `docker kill`, by the end"
         " of the engine or of the machine, or by the kernel when the machine had no memory left."
+        " Or the run's own code did it."
     ),
     signal.SIGTERM: (
         "It was stopped from outside (SIGTERM): by `docker stop`, `make down` or the end of the"
-        " engine."
+        " engine. Or the run's own code did it."
     ),
     signal.SIGSEGV: "Native code of a package crashed (SIGSEGV).",
     signal.SIGABRT: "Native code of a package gave up (SIGABRT).",
@@ -63,7 +64,16 @@ def is_out_of_memory(state: Mapping[str, Any]) -> bool:
     return bool(state["OOMKilled"]) and int(state["ExitCode"]) == 128 + signal.SIGKILL
 
 
-def last_lines(output: bytes, lines: int) -> str:
-    """The last lines of a container's output, as a block for the event log; or nothing."""
+def last_lines(output: bytes, lines: int, run_id: str) -> str:
+    """The last lines of a container's output, as a block for the event log; or nothing.
+
+    A container may have executed other runs before this one, or after it.
+    """
     text = output.decode(errors="replace").rstrip().splitlines()[-lines:]
+    starts = [number for number, line in enumerate(text) if line.startswith(RUN_BEGINS)]
+    own = [number for number in starts if text[number] == RUN_BEGINS + run_id]
+    # If its own first line is not among them, all of them are its own, or none.
+    first = own[-1] + 1 if own else len(text) if starts else 0
+    after = [number for number in starts if number >= first]
+    text = text[first : after[0] if after else None]
     return "\n".join(["Its last lines:", *(f"    {line}" for line in text)]) if text else ""

@@ -151,8 +151,8 @@ class WarmContainers:
                 )
             elif shape.runs > 1:
                 return self._launch_in_new(run, shape)
-        except Exception:  # whatever it is, a new container may do
-            logger.exception("run %s gets a new container", run.run_id)
+        except Exception as error:  # whatever it is, a new container may do
+            logger.warning("run %s gets a new container: %s", run.run_id, error)
             if container:
                 self.take_back(run, container)
         finally:
@@ -207,6 +207,10 @@ class WarmContainers:
             # It may have been taken. If not, the run monitoring takes it back.
             logger.exception("it cannot be said whether run %s has been taken", run.run_id)
             return True
+
+    def end_waiting(self) -> None:
+        """Ends those that wait for a run. The next launches make new ones."""
+        self._sql(DROP.format("run_id IS NULL"))
 
     def take_back(self, run: DagsterRun, container: str, which: str = "true") -> bool:
         """Whether a container was chosen for a run, and had not taken it. It cannot any more."""

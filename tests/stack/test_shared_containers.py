@@ -70,15 +70,27 @@ def test_a_run_is_terminated_alone_and_its_container_takes_no_other(stack, used)
 def test_a_run_whose_process_is_killed_says_so_and_ends_its_container(stack, used):
     run = stack.launch("shared_be_killed")
     assert stack.finished(run) == "FAILURE"
-    assert "It was killed from outside (SIGKILL)" in stack.said_of(run)
+    said = stack.said_of(run)
+    assert "It was killed from outside (SIGKILL)" in said
+    assert "Its last lines:" in said
+    assert used[1] not in said, "lines of the run before"
     assert stack.ended(used[0])["ExitCode"] == 137
 
 
 def test_a_run_whose_process_ends_without_a_word_fails_though_its_container_goes_on(stack, used):
     run = stack.launch("shared_end_without_a_word")
     assert stack.finished(run) == "FAILURE"
-    assert "Its process has ended without a word" in stack.said_of(run)
+    assert "Its process ended with exit code 0 before it reported the run's end" in stack.said_of(
+        run
+    )
     assert stack.inspect(used[0])["State"]["Status"] == "running"
+
+
+def test_what_cannot_be_removed_after_a_run_ends_the_container(stack, used):
+    """Memory of System V outlives its processes."""
+    assert container_of(stack, stack.run("shared_leave_memory")) == used[0]
+    assert stack.ended(used[0])["ExitCode"] == 0
+    assert container_of(stack, stack.run("shared")) != used[0]
 
 
 def test_of_twenty_runs_at_once_few_need_a_new_container_and_each_executes_once(stack, used):

@@ -19,6 +19,7 @@ def stock(stacks):
         ("module: control_plane.launcher", "module: dagster_docker"),
         ("class: ComposeRunLauncher", "class: DockerRunLauncher"),
         ("    warm_containers: 1\n", ""),
+        ("    runs_per_container: 1\n", ""),
         # So that the killed run is not launched again.
         ("run_retries:\n  enabled: true", "run_retries:\n  enabled: false"),
     ):

@@ -1,5 +1,6 @@
 """Jobs that only the tests want; copied into the test stack's code location."""
 
+import ctypes
 import gc
 import os
 import signal
@@ -277,6 +278,8 @@ def look_for_an_earlier_run(context):
     others = [one for one in commands if b"left-behind" in one]
     print(f"process {os.getpid()} found {left.exists()}, {others}, {found_by_earlier_runs}")
     left.mkdir()
+    (left / "file").touch()
+    left.chmod(0)
     found_by_earlier_runs.append(context.run_id)
     subprocess.Popen(["sh", "-c", "sleep 600; : left-behind"], start_new_session=True)
 
@@ -284,6 +287,17 @@ def look_for_an_earlier_run(context):
 @job(tags=SHARED)
 def shared():
     look_for_an_earlier_run()
+
+
+@op
+def leave_memory():
+    create_only = 0o1600
+    assert ctypes.CDLL(None).shmget(14, 2**20, create_only) >= 0
+
+
+@job(tags=SHARED)
+def shared_leave_memory():
+    leave_memory()
 
 
 @job(tags=SHARED)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from control_plane.code_server.usage import RUN_BEGINS
 from control_plane.launcher.deaths import cause, last_lines
 
 
@@ -32,5 +33,21 @@ def test_the_end_of_a_container_is_told_in_words(changed, words):
 
 
 def test_the_last_lines_follow_and_none_is_no_block():
-    assert last_lines(b"a\nb\n\xff\n", 2) == "Its last lines:\n    b\n    \ufffd"
-    assert last_lines(b"\n", 2) == ""
+    assert last_lines(b"a\nb\n\xff\n", 2, "r") == "Its last lines:\n    b\n    \ufffd"
+    assert last_lines(b"\n", 2, "r") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("begins: a\nof a\nbegins: r\nof r", "of r"),
+        ("begins: r\nof r\nbegins: a\nof a", "of r"),
+        ("of r\nalso of r", "of r\nalso of r"),
+        # The container has executed others since.
+        ("of somebody\nbegins: a\nof a", ""),
+        ("begins: a\nof a\nbegins: r", ""),
+    ],
+)
+def test_lines_of_other_runs_of_the_same_container_are_left_out(text, own):
+    lines = last_lines(text.replace("begins: ", RUN_BEGINS).encode(), 50, "r")
+    assert [one.strip() for one in lines.splitlines()[1:]] == own.splitlines()

@@ -121,7 +121,7 @@ def run_of(instance, kind):
         ("waiting", "created", 900 * DAY, "kept"),
         ("waiting", "running", 900 * DAY, "kept"),
         # A container that outlives its run.
-        ("good", "running", MINUTE, "kept"),
+        ("good", "running", MINUTE / 2, "kept"),
         ("good", "running", 3 * MINUTE, "stopped"),
         ("good", "paused", 3 * MINUTE, "stopped"),
         ("good", "restarting", 3 * MINUTE, "stopped"),

@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.errors import DagsterInvalidSubsetError
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 from dagster._daemon.auto_run_reexecution import auto_run_reexecution
@@ -58,6 +59,19 @@ def test_the_daemon_tries_again_until_it_works_and_says_so_once(instance, attemp
     assert will_retry(instance, run)
     (line,) = [one for one in said_of(instance, run) if "Not launched again yet" in one]
     assert "the code server is away" in line
+
+
+def test_a_run_whose_steps_are_all_done_is_not_tried_for_an_hour(instance, monkeypatch):
+    error = DagsterInvalidSubsetError("No steps needed to be retried in the failed run.")
+    monkeypatch.setattr(auto_run_reexecution, "retry_run", Mock(side_effect=error))
+    monkeypatch.setattr(
+        EventLogConsumerDaemon, "run_iteration", EventLogConsumerDaemon.run_iteration
+    )
+    retries.retry_until_launched()
+    run = create_run_for_test(instance, status=FAILURE, tags={"dagster/will_retry": "true"})
+    auto_run_reexecution.retry_run(run, Mock(instance=instance))
+    assert not will_retry(instance, run)
+    assert "No steps needed to be retried in the failed run." in said_of(instance, run)[-1]
 
 
 def test_a_run_that_dagster_refuses_to_launch_again_is_asked_for_once(instance, attempts):

@@ -1,6 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import pytest
 from dagster import DagsterInvariantViolationError, DagsterRun
@@ -126,6 +126,27 @@ def test_a_launch_waits_half_a_minute_for_the_guard_and_repeats_nothing_that_it_
             launch._launch_container_with_command(run, "image", [])
     assert sum(slept) == (away if launches else 31 if away > 30 else 0)
     assert not launch.launching
+
+
+def test_a_launch_waits_while_there_are_as_many_containers_as_there_may_be(monkeypatch):
+    """The engine may have created it before the guard refused to start it."""
+    said = '403 Client Error for http://engine/v1.45/containers/{}: ("25 run containers are alive")'
+    refused = [DockerException(said.format("create")), DockerException(said.format("c1/start"))]
+    upstream, engine = Mock(side_effect=refused), Mock()
+    engine.start.side_effect = [DockerException(said.format("c1/start")), None]
+    monkeypatch.setattr(launcher_module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(DockerRunLauncher, "_launch_container_with_command", upstream)
+    monkeypatch.setattr(launcher_module.docker.client, "from_env", lambda: Mock(api=engine))
+    launch = ComposeRunLauncher.from_config_value(DATA, {"networks": ["n"]})
+    launch.warm = Mock()
+    monkeypatch.setattr(ComposeRunLauncher, "_instance", instance := Mock())
+    launch._launch_container_with_command(DagsterRun(job_name="job", tags={}), "image", [])
+    assert upstream.call_count == 2
+    assert engine.start.call_args_list == [call("c1"), call("c1")]
+    # One of those that wait for a run makes room.
+    launch.warm.end_waiting.assert_called_once_with()
+    (told,) = instance.report_engine_event.call_args_list
+    assert "25 run containers are alive" in told.args[0]
 
 
 def test_a_launch_that_loses_postgres_says_so_in_words(monkeypatch):
