@@ -281,6 +281,8 @@ def main() -> None:
     except StackError as error:
         sys.exit(f"bench: {error}")
     finally:
+        # Half an hour of samples, should something fail at the end.
+        PROJECT.with_name("samples.json").write_text(json.dumps(samples))
         with ExitStack() as stack:
             for peer in peers:
                 stack.callback(peer.remove)
