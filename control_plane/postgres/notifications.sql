@@ -2,33 +2,32 @@
 -- a run ends or is deleted, a step leaves a pool, a pool gets more slots. Wakes the sensors when a run
 -- ends, and when an asset has a new event. `migrate` runs this file after Dagster has made the tables.
 
-CREATE OR REPLACE FUNCTION wake_queue() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Its argument is the channel.
+CREATE OR REPLACE FUNCTION wake() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    NOTIFY dagster_queue;
+    PERFORM pg_notify(TG_ARGV[0], '');
     RETURN NULL;
 END $$;
 
 CREATE OR REPLACE TRIGGER wake_queue AFTER INSERT OR UPDATE OF status ON runs FOR EACH ROW
     WHEN (NEW.status IN ('QUEUED', 'SUCCESS', 'FAILURE', 'CANCELED'))
-    EXECUTE FUNCTION wake_queue();
+    EXECUTE FUNCTION wake('dagster_queue');
 CREATE OR REPLACE TRIGGER wake_queue_of_deleted AFTER DELETE ON runs FOR EACH ROW
-    EXECUTE FUNCTION wake_queue();
+    EXECUTE FUNCTION wake('dagster_queue');
 
 CREATE OR REPLACE TRIGGER wake_queue AFTER INSERT OR UPDATE ON concurrency_slots FOR EACH ROW
     WHEN (NEW.run_id IS NULL)
-    EXECUTE FUNCTION wake_queue();
+    EXECUTE FUNCTION wake('dagster_queue');
 -- A step leaves its pool in two transactions. This is the second one.
 CREATE OR REPLACE TRIGGER wake_queue AFTER DELETE ON pending_steps FOR EACH ROW
-    EXECUTE FUNCTION wake_queue();
-
-CREATE OR REPLACE FUNCTION wake_sensors() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    NOTIFY dagster_sensors;
-    RETURN NULL;
-END $$;
+    EXECUTE FUNCTION wake('dagster_queue');
 
 CREATE OR REPLACE TRIGGER wake_sensors AFTER INSERT OR UPDATE OF status ON runs FOR EACH ROW
     WHEN (NEW.status IN ('SUCCESS', 'FAILURE', 'CANCELED'))
-    EXECUTE FUNCTION wake_sensors();
+    EXECUTE FUNCTION wake('dagster_sensors');
 CREATE OR REPLACE TRIGGER wake_sensors AFTER INSERT OR UPDATE OF last_materialization ON asset_keys
-    FOR EACH ROW EXECUTE FUNCTION wake_sensors();
+    FOR EACH ROW EXECUTE FUNCTION wake('dagster_sensors');
+
+-- Of an earlier version.
+DROP FUNCTION IF EXISTS wake_queue();

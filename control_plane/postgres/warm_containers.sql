@@ -14,15 +14,15 @@ CREATE TABLE IF NOT EXISTS warm_containers (
     container_id text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     ready_at timestamptz,
-    -- How many runs it may still take, and since when it has none.
-    runs_left int NOT NULL,
-    free_since timestamptz NOT NULL DEFAULT now(),
     -- The run that the launcher chose this container for, the arguments of its command, and when.
     run_id text,
     arguments text,
     given_at timestamptz,
     taken_at timestamptz
 );
+-- How many runs it may still take, and since when it has none. An earlier version of this table lacks them.
+ALTER TABLE warm_containers ADD COLUMN IF NOT EXISTS runs_left int NOT NULL DEFAULT 1,
+    ADD COLUMN IF NOT EXISTS free_since timestamptz NOT NULL DEFAULT now();
 
 -- The number of this kind of advisory lock. A container that waits holds the one with its number, and
 -- loses it with its connection.

@@ -59,12 +59,10 @@ def test_500_runs_through_warm_containers_end_once_though_what_hands_them_over_i
     seconds = chaos.settle()
     attempts = chaos.check()
     assert len(attempts) >= 500
-    runs = [run for one in attempts.values() for run in one]
-    failed = sum(run["status"] == "FAILURE" for run in runs)
-    given_up = sum(one[-1]["status"] == "FAILURE" for one in attempts.values())
+    runs, failed, given_up = counts(attempts)
     text = (
         f"{len(attempts)} runs were requested, one a second, half of them for containers that"
-        f" execute many (`dagster/isolation: disabled`). {len(runs)} runs were launched, retries"
+        f" execute many (`dagster/isolation: disabled`). {runs} runs were launched, retries"
         f" included; {failed} failed, and {given_up} requests failed three times. None executed"
         f" twice, by a counter outside of Dagster. {seconds:.0f} s after the last request all had"
         " ended or were in progress again."
@@ -75,6 +73,13 @@ def test_500_runs_through_warm_containers_end_once_though_what_hands_them_over_i
     report.write(title, text, rows, verb="make test-chaos", file=file)
 
 
+def counts(attempts):
+    """How many runs were launched and how many failed, and how many requests never succeeded."""
+    runs = [run for one in attempts.values() for run in one]
+    failed = sum(run["status"] == "FAILURE" for run in runs)
+    return len(runs), failed, sum(one[-1]["status"] == "FAILURE" for one in attempts.values())
+
+
 def write_report(recoveries, made, seconds, attempts, impossible):
     """How often each fault was injected, and how long the recovery took: bench/results/chaos.md."""
     rows = [["fault", "alone", "recovered: median", "worst", "in any order"]]
@@ -83,12 +88,10 @@ def write_report(recoveries, made, seconds, attempts, impossible):
         median = f"{statistics.median(alone):.0f} s" if alone else ""
         worst = f"{max(alone):.0f} s" if alone else ""
         rows.append([fault, str(len(alone or [])), median, worst, str(made.get(fault, 0))])
-    runs = [run for one in attempts.values() for run in one]
-    failed = sum(run["status"] == "FAILURE" for run in runs)
-    given_up = sum(one[-1]["status"] == "FAILURE" for one in attempts.values())
+    runs, failed, given_up = counts(attempts)
     text = (
         f"{len(attempts)} runs were requested: the client waits six seconds after each request that"
-        f" was accepted. {len(runs)} runs were launched, retries included; {failed} failed."
+        f" was accepted. {runs} runs were launched, retries included; {failed} failed."
         f" {given_up} requests never succeeded, {impossible} of them because they need too much"
         " memory or time. The recovery is the time from the end of a fault until every service"
         " works and every run requested until then has ended, goes on, or is in the queue. After"

@@ -46,4 +46,4 @@ def test_without_a_call_the_wait_of_the_sensors_ends_after_the_interval():
 
 @pytest.mark.parametrize("channel", [QUEUE, SENSORS])
 def test_postgres_calls_on_the_channel_that_the_daemon_listens_to(channel):
-    assert f"NOTIFY {channel};" in (ROOT / "control_plane/postgres/notifications.sql").read_text()
+    assert f"wake('{channel}')" in (ROOT / "control_plane/postgres/notifications.sql").read_text()
