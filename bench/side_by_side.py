@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Measures Dagster's documented stack and this one: as it is, cold, and with shared containers.
 
-    side_by_side.py [--quick]    fewer rounds, no schedule, no sensor, no deploy, no burst of 100
+    side_by_side.py            an hour; nothing else may use the machine
+    side_by_side.py --quick    fewer rounds, no schedule, no sensor, no deploy, no burst of 100
+    side_by_side.py --bursts   the bursts of 20 alone, for the last result
 
 All serve the same project, from the same base images, with the same packages. For each job, a round
 launches it once on each, in turns; what needs the whole machine is measured while the others are
@@ -220,6 +222,18 @@ def measure_deploys(peer: Peer, samples: Samples) -> None:
         samples["deploy, changed file to success"][peer.name].append(end)
 
 
+def measure_bursts(peers: list[Peer], samples: Samples) -> None:
+    """A burst of 20 on each peer, while the others are paused."""
+    for peer in peers:
+        with ExitStack() as others:
+            for other in peers:
+                if other is not peer:
+                    others.enter_context(other.paused())
+            peer.timed("one_op")
+            time.sleep(SETTLE_SECONDS)
+            measure_burst(peer, 20, samples)
+
+
 def measure(peers: list[Peer], samples: Samples, *, quick: bool) -> None:
     """Everything, with all peers up."""
     compared = [peer for peer in peers if not isinstance(peer, Shared)]
@@ -260,7 +274,9 @@ def main() -> None:
     """Exits with status 1 when a run did not succeed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick: bool = parser.parse_args().quick
+    parser.add_argument("--bursts", action="store_true")
+    flags = parser.parse_args()
+    quick: bool = flags.quick
     make_project()
     make_checkout(COLD, "warm_containers: 1", "warm_containers: 0")
     make_checkout(SHARED, "runs_per_container: 1", "runs_per_container: 25")
@@ -276,7 +292,10 @@ def main() -> None:
             say(f"{peer.name}: building, starting")
             peer.build()
             peer.start()
-        measure(peers, samples, quick=quick)
+        if flags.bursts:
+            measure_bursts(peers, samples)
+        else:
+            measure(peers, samples, quick=quick)
         sizes = {peer.name: peer.images() for peer in peers}
     except StackError as error:
         sys.exit(f"bench: {error}")
@@ -286,6 +305,12 @@ def main() -> None:
         with ExitStack() as stack:
             for peer in peers:
                 stack.callback(peer.remove)
+    if flags.bursts:
+        result = json.loads(RESULTS.read_text())
+        result["samples"] |= samples
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        write(result, quick=False)
+        return
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": {
