@@ -1,18 +1,17 @@
 """The processes of steps start with Dagster imported, for jobs with the multiprocess executor.
 
 The gap: by default, that executor starts each step with a new interpreter, which imports Dagster
-again. Its setting `forkserver` forks the steps from a process that has imported, but imports only
-what it is told, and ignores a module that it cannot import. Here it is the default, with Dagster's
-own modules. Code of the project is imported in each step, as before: connections or threads that it
-makes when it is imported do not survive a fork. This module could be deleted if Dagster's preload
-were complete.
+and the project again. Its setting `forkserver` forks the steps from a process that has imported,
+but imports only what it is told, and ignores a module that it cannot import. Here it is the
+default, with Dagster's own modules, and with the project if that outlives a fork
+(project_for_steps.py). This module could be deleted if Dagster's preload were complete and safe.
 """
 
 from typing import Any
 
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 
-# What a step imports besides the project. None of them opens a connection or starts a thread.
+# What a step imports. None of them opens a connection or starts a thread.
 PRELOAD = [
     "dagster",
     "dagster._cli",
@@ -23,6 +22,7 @@ PRELOAD = [
     "dagster_postgres.run_storage",
     "dagster_postgres.schedule_storage",
     "control_plane.code_server.patience",
+    "control_plane.code_server.project_for_steps",
 ]
 
 

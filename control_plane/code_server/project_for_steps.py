@@ -1,0 +1,67 @@
+"""Loads the project in the process that steps are forked from (warm_steps.py), if forks of it work.
+
+A connection or a thread that code makes when it is imported does not outlive a fork, and forks
+share the state of random numbers that numpy and torch have. If this project has one of these, the
+process begins again, and each step imports the project itself. So does a step whose project cannot
+be imported here: its error belongs into the events of the step.
+"""
+
+import gc
+import os
+import sys
+
+# Set in the second process.
+WITHOUT = "STEPS_IMPORT_PROJECT"
+# Python's own random numbers begin anew in a fork.
+RANDOM = {"numpy", "torch", "tensorflow", "jax", "mxnet"}
+
+
+def connections() -> set[str]:
+    """The sockets that this process has open."""
+    found: set[str] = set()
+    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 # numbers, not files
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
+        except OSError:  # that of the list itself
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+def load() -> None:
+    """Imports the project and makes its definitions."""
+    from dagster._core.definitions.reconstruct import repository_def_from_target_def
+
+    from control_plane.code_server.served import served
+
+    for target in served().values():
+        repository_def_from_target_def(target)
+
+
+def is_safe() -> bool:
+    """Loads the project; returns whether a fork of this process has all that it made."""
+    before = connections()
+    try:
+        load()
+    except BaseException:  # whatever user code raises
+        return False
+    is_alone = len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
+    return is_alone and connections() <= before and not RANDOM & sys.modules.keys()
+
+
+def main() -> None:
+    """Begins again without the project if it is not safe."""
+    if WITHOUT in os.environ:
+        return
+    gc.disable()
+    if not is_safe():
+        os.environ[WITHOUT] = "1"
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 # what this process is
+    # As in bin/dagster.
+    gc.freeze()
+    gc.enable()
+
+
+if "multiprocessing.forkserver" in "".join(sys.orig_argv[2:3]):
+    main()
