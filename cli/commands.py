@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 # What set-up found on this machine, then the operator's own settings. Later files win.
 ENV_FILES = (".machine.env", ".env")
 # How Compose and the run launcher (dagster.yaml, labels) mark what belongs to a stack.
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
-NETWORK_LABEL = "com.docker.compose.network"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+NETWORK_LABEL, VOLUME_LABEL = "com.docker.compose.network", "com.docker.compose.volume"
 STACK_LABEL = "dagster/stack"
 RUN_LABEL, JOB_LABEL = "dagster/run_id", "dagster/job_name"
 # In the place of the job of a run container that was made before its run (launcher/warm.py).
 WARM = "warm"
-# Of containers in which a step runs again. They are no run containers.
+# Of containers in which a step runs again (no run containers), or that write or read a backup.
 STEP_LABEL = "dagster/run_step_of"
-# Where the files that runs write are mounted (control_plane/code_server/put_in.py, run_step.py).
-DATA, DATA_OF_RUNS = "/var/lib/dagster/data", "/var/lib/dagster/data-of-runs"
+BACKUP_LABEL = "dagster/backup_of"
 
 
 def compose(root: Path, *arguments: str) -> list[str]:
@@ -32,6 +32,18 @@ def start(*services: str) -> list[str]:
     """For Compose: starts services (by default all) without a build, until they are healthy."""
     orphans = [] if services else ["--remove-orphans"]
     return ["up", "--detach", "--wait", "--no-build", *orphans, *services]
+
+
+def beside(service: str) -> list[str]:
+    """For Compose: starts a second container of a service, until it is healthy."""
+    options = ["--no-build", "--no-deps", "--no-recreate", f"--scale={service}=2"]
+    return ["up", "--detach", "--wait", *options, service]
+
+
+def service_containers(stack: str, service: str) -> list[str]:
+    """For docker: lists the IDs of the containers of a service that run."""
+    labels = (f"{PROJECT_LABEL}={stack}", f"{SERVICE_LABEL}={service}", f"{ONE_OFF_LABEL}=False")
+    return ["ps", "--quiet", "--no-trunc", *(f"--filter=label={label}" for label in labels)]
 
 
 def down(*, volumes: bool = False) -> list[str]:
@@ -97,48 +109,12 @@ def in_web_server(command: Sequence[str], location: str, *, terminal: bool) -> l
     return ["exec", *([] if terminal else ["--no-TTY"]), named, "webserver", *command]
 
 
-def read_value(volume: str, image: str, path: str) -> list[str]:
-    """For docker: prints a pickled value of the I/O storage as JSON, without a network."""
-    program = f"import json, pickle; print(json.dumps(pickle.load(open('/storage/{path}', 'rb'))))"
-    mount = f"--volume={volume}:/storage:ro"
-    return ["run", "--rm", "--network=none", mount, image, "python", "-c", program]
+def containers_of(stack: str, label: str) -> list[str]:
+    """For docker: lists the IDs of a stack's containers with a label such as STEP_LABEL."""
+    return ["ps", "--all", "--quiet", f"--filter=label={label}={stack}"]
 
 
-def step_containers(stack: str) -> list[str]:
-    """For docker: lists the IDs of containers in which steps run again."""
-    return ["ps", "--all", "--quiet", f"--filter=label={STEP_LABEL}={stack}"]
-
-
-def run_step(
-    stack: str, made: Mapping[str, Any], variables: Iterable[str], step: str, *, terminal: bool
-) -> list[str]:
-    """For docker: executes a step of a run again, in a container like the run's.
-
-    Its volumes are read-only. In place of the data folders it has an empty volume, which goes with
-    the container.
-
-    Args:
-        stack: The stack's name.
-        made: The run's container, as `docker inspect` describes it.
-        variables: The names of the environment variables that the image does not have.
-        step: The key of the step.
-        terminal: Whether it runs on one.
-    """
-    host: dict[str, Any] = made["HostConfig"]
-    tmpfs: dict[str, str] = host["Tmpfs"] or {}
-    options: list[str] = host["SecurityOpt"] or []
-    limits = {"--memory": "Memory", "--pids-limit": "PidsLimit", "--cpu-shares": "CpuShares"}
-    paths = [bind.split(":")[:2] for bind in host["Binds"]]
-    sources = {DATA_OF_RUNS if path == DATA else path: volume for volume, path in paths}
-    module = "control_plane.code_server.run_step"
-    return [
-        "run", "--rm", "--interactive", *(["--tty"] if terminal else []), "--init", "--read-only",
-        f"--label={STEP_LABEL}={stack}", f"--network={host['NetworkMode']}", "--cap-drop=ALL",
-        *(f"--security-opt={option}" for option in options),
-        *(f"{flag}={host[name]}" for flag, name in limits.items() if host.get(name)),
-        *(f"--tmpfs={path}:{limits}" for path, limits in tmpfs.items()),
-        *(f"--volume={volume}:{path}:ro" for path, volume in sources.items()),
-        f"--volume={DATA}",
-        *(f"--env={name}" for name in variables),
-        made["Image"], "python", "-m", module, made["Config"]["Cmd"][3], step,
-    ]  # fmt: skip
+def create_volume(stack: str, name: str) -> list[str]:
+    """For docker: creates a volume of a stack, with the labels that Compose gives it."""
+    labels = f"--label={PROJECT_LABEL}={stack}", f"--label={VOLUME_LABEL}={name}"
+    return ["volume", "create", *labels, f"{stack}_{name}"]

@@ -18,7 +18,15 @@ def rows(stack: Stack, query: str) -> list[dict[str, str]]:
     Raises:
         StackError: Postgres does not run, or refuses the query.
     """
-    client = "psql", "--username=postgres", "--dbname=dagster", "--csv", "--command", query
+    client = (
+        "psql",
+        "--username=postgres",
+        "--dbname=dagster",
+        "--csv",
+        "--quiet",
+        "--command",
+        query,
+    )
     found = stack.compose("exec", "--no-TTY", "postgres", *client).stdout
     return list(csv.DictReader(found.splitlines()))
 

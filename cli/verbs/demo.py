@@ -10,7 +10,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 
-from cli import commands
+from cli import containers
 from cli.errors import StackError
 from cli.output import say, table
 from cli.runs import follow
@@ -49,7 +49,7 @@ def demonstrate(stack: Stack, job: str) -> Result:
         image = docker("inspect", "--format", "{{.Image}}", container).strip()
     if run["status"] == "SUCCESS":
         path = JOBS[job].format(run_id=run_id)
-        value = json.loads(docker(*commands.read_value(f"{stack.name}_io-storage", image, path)))
+        value = json.loads(docker(*containers.read_value(f"{stack.name}_io-storage", image, path)))
     seconds = run["endTime"] - run["creationTime"]
     return Result(job, run_id, run["status"], seconds, container, image, value)
 

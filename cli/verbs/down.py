@@ -44,7 +44,7 @@ def stop(stack: Stack, *, volumes: bool = False) -> None:
     if in_flight:
         say(f"stopping {len(in_flight)} runs in progress: {', '.join(in_flight)}")
         docker("stop", f"--time={RUN_STOP_SECONDS}", *set(in_flight.values()))
-    steps = docker(*commands.step_containers(stack.name)).split()
+    steps = docker(*commands.containers_of(stack.name, commands.STEP_LABEL)).split()
     if steps:
         docker("rm", "--force", *steps)
     run_containers = stack.run_containers()

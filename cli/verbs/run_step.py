@@ -8,7 +8,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 
-from cli import commands, runs
+from cli import containers, runs
 from cli.stack import Stack, docker
 
 
@@ -31,7 +31,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     added = set(made["Config"]["Env"]) - set(image["Config"]["Env"])
     variables = dict(entry.split("=", 1) for entry in added)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    command = commands.run_step(stack.name, made, variables, flags.step, terminal=terminal)
+    command = containers.run_step(stack.name, made, variables, flags.step, terminal=terminal)
     done = subprocess.run(["docker", *command], env={**os.environ, **variables}, check=False)
     if done.returncode:
         sys.exit(done.returncode)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 from argparse import ArgumentParser, Namespace
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cli import locks
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack
@@ -29,7 +26,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         raise StackError(f"the stack {stack.name} is not up: make up")
     # Compose notes its process here, leaves the note behind, and later takes whatever process has
     # that number for itself (docker/compose#11069): so each watch has a folder of its own.
-    with _alone(stack), TemporaryDirectory() as notes:
+    with locks.alone(stack, "watch"), TemporaryDirectory() as notes:
         folders = ", ".join(str(folder) for folder in stack.projects.values())
         say(f"watching {folders}: Ctrl-C ends this. Runs in progress keep their code.")
         command = stack.command("watch", "--no-up", *stack.projects)
@@ -37,16 +34,3 @@ def run(stack: Stack, flags: Namespace) -> None:
         done = subprocess.run(command, cwd=stack.root, env=environment, check=False)
     if done.returncode:
         raise StackError("docker compose watch has ended; its reason is above")
-
-
-@contextmanager
-def _alone(stack: Stack) -> Generator[None]:
-    """Two that watch one stack would both recreate its containers."""
-    lock = Path(stack.root, ".dagster", f"{stack.name}.watched")
-    lock.parent.mkdir(exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(f"the stack {stack.name} is being watched already") from None
-        yield

@@ -1,6 +1,6 @@
 """The operator's command line, as the tests use it. No other file of the tests imports cli/."""
 
-from cli import checks, commands, dotenv, health, outdated, reference, values
+from cli import checks, commands, containers, dotenv, health, outdated, reference, values
 from cli.__main__ import VERBS, main, name_of
 from cli.client import FINAL, LAUNCH, RUN, basic
 from cli.commands import STACK_LABEL
@@ -27,6 +27,7 @@ __all__ = [
     "basic",
     "checks",
     "commands",
+    "containers",
     "docker",
     "dotenv",
     "health",

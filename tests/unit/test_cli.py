@@ -15,6 +15,7 @@ from support.cli import (
     StackError,
     ask,
     commands,
+    containers,
     dotenv,
     health,
     main,
@@ -64,7 +65,7 @@ def test_a_step_that_runs_again_can_write_to_no_volume_of_the_stack():
         "Tmpfs": None,
     }  # fmt: skip
     made = {"HostConfig": host, "Image": "sha256:1", "Config": {"Cmd": ["a", "b", "c", "{}"]}}
-    command = commands.run_step("blue", made, ["TOKEN"], "op", terminal=False)
+    command = containers.run_step("blue", made, ["TOKEN"], "op", terminal=False)
     assert [word for word in command if word.startswith("--volume=")] == [
         "--volume=blue_io:/var/lib/dagster/storage:ro",
         "--volume=blue_data:/var/lib/dagster/data-of-runs:ro",
@@ -151,10 +152,10 @@ def test_each_verb_is_a_module_and_each_module_a_verb():
     assert {name.replace("_", "-") for name in files} == {name_of(verb) for verb in VERBS}
 
 
-def test_no_verb_but_up_and_demo_prepares_the_machine():
+def test_only_up_demo_restore_and_upgrade_prepare_the_machine():
     """`status`, `logs` and `credentials` neither install nor pull."""
     users = {path.stem for path in MODULES if "setup.sh" in path.read_text()}
-    assert users == {"up"}
+    assert users == {"restore", "up"}
     assert Path(ROOT / "stack").read_text().count("machine/setup.sh") == 1
 
 
