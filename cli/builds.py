@@ -37,7 +37,7 @@ def build(stack: Stack) -> dict[str, str]:
     Raises:
         StackError: Another image could not be built. The output of the build is on stderr.
     """
-    environment = {**versions(stack.root, stack.code), **stack.environment}
+    environment = _environment(stack)
     services: dict[str, dict[str, Any]] = stack.config["services"]
     names = further(stack)
     _build(stack, environment, [n for n in services if "build" in services[n] and n not in names])
@@ -48,6 +48,11 @@ def build(stack: Stack) -> dict[str, str]:
         except StackError as error:
             failed[name] = str(error)
     return failed
+
+
+def build_only(stack: Stack, services: list[str]) -> None:
+    """Builds the images of some services; raises StackError as `build` does."""
+    _build(stack, _environment(stack), services)
 
 
 def further(stack: Stack) -> list[str]:
@@ -67,6 +72,10 @@ def with_image(stack: Stack, failed: Iterable[str]) -> list[str]:
     services: dict[str, dict[str, Any]] = stack.config["services"]
     missing = {n for n in failed if not docker("image", "ls", "--quiet", services[n]["image"])}
     return [name for name in further(stack) if name not in missing]
+
+
+def _environment(stack: Stack) -> dict[str, str]:
+    return {**versions(stack.root, stack.code), **stack.environment}
 
 
 def _build(stack: Stack, environment: dict[str, str], services: list[str]) -> None:

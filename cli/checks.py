@@ -8,23 +8,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cli import dotenv, values
+from cli import commands, dotenv, values
 from cli.errors import StackError
 from cli.output import note
-from cli.stack import Stack
+from cli.stack import Stack, docker
 
 # All variables of .env reach the services, and these decide how a program starts.
 RESERVED = ("DAGSTER_HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "PYTHONHOME", "PYTHONPATH")
+# A volume that a stack has while it is filled from a backup.
+RESTORING = "restoring"
 # The engine's socket in the guard's container.
 ENGINE = "/var/run/docker.sock"
 
 
 def refuse_bad_settings(stack: Stack) -> None:
-    """Refuses misspelled settings in .env, and profiles that do not exist.
+    """Refuses misspelled settings in .env, profiles that do not exist, and a half restored stack.
 
     Raises:
         StackError: There is one. The message contains the nearest known name.
     """
+    refuse_half_restored(stack)
     for name in stack.settings:
         if name in RESERVED:
             raise StackError(f".env sets {name}: services get it too, and could not start with it")
@@ -50,7 +53,8 @@ def refuse_bad_settings(stack: Stack) -> None:
 
 def refuse_missing_files(stack: Stack) -> None:
     """Raises StackError when a setting names a file, or the engine's socket, that is not there."""
-    for name, secret in stack.config["secrets"].items():
+    # Also those of parts that are switched off: ./stack backup.
+    for name, secret in stack.with_all_profiles.config["secrets"].items():
         if not Path(secret["file"]).is_file() and secret["file"] != os.devnull:
             raise StackError(f"{name.upper()}={secret['file']}: there is no such file")
     if not stack.code.is_dir():
@@ -86,3 +90,22 @@ def refuse_taken_port(stack: Stack) -> None:
                 f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it, or"
                 f" set HTTP_PORT (and BIND_ADDRESS) to something free, e.g. HTTP_PORT={port + 1}"
             ) from None
+
+
+def mark(stack: Stack) -> str:
+    """The engine's name of the volume that a stack has while it is filled from a backup."""
+    return f"{stack.name}_{RESTORING}"
+
+
+def is_being_restored(stack: Stack) -> bool:
+    """Whether a restore goes on, or was interrupted."""
+    return mark(stack) in docker(*commands.volumes(stack.name)).split()
+
+
+def refuse_half_restored(stack: Stack) -> None:
+    """Raises StackError when a restore did not come to its end."""
+    if is_being_restored(stack):
+        raise StackError(
+            f"a restore of {stack.name} was interrupted, and its data is not complete: ./stack"
+            " restore FILE again, or ./stack destroy"
+        )

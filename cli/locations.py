@@ -12,7 +12,7 @@ from cli.output import say
 from cli.stack import Stack
 
 TEMPLATE = Path(__file__).parent / "location"
-INCLUDES = "locations/compose.yml"
+INCLUDES, BACKUP = "locations/compose.yml", "locations/backup.yml"
 # A path that means the same in YAML and in Compose.
 PLAIN = re.compile(r"[\w ./~-]+")
 PROFILES = re.compile(r"^(?:export +)?COMPOSE_PROFILES *= *([^#\n]*)(?:#.*)?$", re.MULTILINE)
@@ -49,8 +49,8 @@ def create(stack: Stack, name: str, folder: str | None) -> None:
             if file.is_file() and file.suffix != ".pyc":
                 (target / where).parent.mkdir(parents=True, exist_ok=True)
                 (target / where).write_text(file.read_text().replace("@name@", name))
-    includes = stack.root / INCLUDES
-    includes.write_text(includes.read_text() + _line(name))
+    for file, line in ((INCLUDES, _line(name)), (BACKUP, _data(name))):
+        (stack.root / file).write_text((stack.root / file).read_text() + line)
     _set_profiles(stack.root, lambda profiles: [*profiles, name])
     say(f"the code location {name} serves {project}; its files: locations/{name}/. Now: make up")
 
@@ -66,6 +66,8 @@ def remove(stack: Stack, name: str) -> None:
     if (target / "compose.yml").is_file():
         stack.with_all_profiles.compose("rm", "--stop", "--force", name, f"{name}_files")
     includes.write_text(text.replace(_line(name), ""))
+    backup = stack.root / BACKUP
+    backup.write_text(backup.read_text().replace(_data(name), ""))
     _set_profiles(stack.root, lambda profiles: [one for one in profiles if one != name])
     for file in ("compose.yml", "workspace.yaml"):
         (target / file).unlink(missing_ok=True)
@@ -84,6 +86,11 @@ def _read(file: Path) -> str:
 
 def _line(name: str) -> str:
     return f"  - {{path: locations/{name}/compose.yml, project_directory: .}}\n"
+
+
+def _data(name: str) -> str:
+    volumes = f"{name}-data", f"{name}-settings"
+    return "".join(f"      - {one}:/volumes/{one}:ro\n" for one in volumes)
 
 
 def _set_profiles(root: Path, change: Callable[[list[str]], list[str]]) -> None:

@@ -43,6 +43,8 @@ FORMS = {
     "KEEP_FAILED_CONTAINERS": (DURATION, "10m, 12h, 7d or forever"),
     # A run must be there when the daemon launches it again, and for sensors that look at its end.
     "KEEP_RUNS": (r"[1-9]\d*[hd]|forever", "whole days or hours such as 90d or 12h, or forever"),
+    "BACKUP_AT": (r"([01]?\d|2[0-3]):[0-5]\d", "a time such as 03:00"),
+    "BACKUP_KEEP": (r"[1-9]\d*", "a number from 1"),
     "LOST_TICKS": ("launch-late|show", "launch-late or show"),
     "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }

@@ -1,0 +1,56 @@
+"""The operator's own files in the checkout, as a backup has them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cli.output import note, say
+from cli.stack import Stack
+
+# Those that say which stack this is. A backup may go into another one.
+OWN = ("STACK_NAME", "HTTP_PORT")
+
+
+def paths(stack: Stack) -> dict[str, Path]:
+    """Where the operator's files are, or would be, by their names in a backup."""
+    names = (".env", "docker-compose.override.yml", "dagster.yaml")
+    files = {name: stack.root / name for name in names}
+    files |= {f"{service}.env": folder / ".env" for service, folder in stack.projects.items()}
+    return {name: file.absolute() for name, file in files.items()}
+
+
+def put(stack: Stack, texts: Mapping[str, str]) -> None:
+    """Writes the files of a backup. One that is there and differs stays, with the other beside it.
+
+    Args:
+        stack: The stack.
+        texts: The text of each file by its name.
+    """
+    places = paths(stack)
+    for name in sorted(set(texts) & set(places)):
+        file = places[name]
+        text = _of(stack, texts[name]) if name == ".env" else texts[name]
+        if not file.exists():
+            _write(file, text)
+            say(f"wrote {file}")
+        elif file.read_text() != text:
+            beside = file.with_name(f"{file.name}.from-backup")
+            _write(beside, text)
+            note(f"note: {file} stays as it is: {beside.name} beside it is that of the backup")
+
+
+def _of(stack: Stack, text: str) -> str:
+    """A .env with the name and port that this stack has."""
+    for name in OWN:
+        if name in stack.environment:
+            text = re.sub(rf"(?m)^\s*(export\s+)?{name}\s*=.*\n?", "", text)
+            text = f"{name}={stack.environment[name]}\n{text}"
+    return text
+
+
+def _write(file: Path, text: str) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        out.write(text)

@@ -1,0 +1,70 @@
+"""Put a backup into an empty stack, of any name, on any machine, and start it."""
+
+from __future__ import annotations
+
+import subprocess
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from cli import backups, checks, commands, locks, settings
+from cli.errors import StackError
+from cli.output import say
+from cli.stack import Stack, docker
+from cli.verbs import down, up
+
+
+def add(parser: ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("file", metavar="FILE", help="the backup")
+    parser.add_argument("--key", metavar="FILE", help="a file with age's private key")
+    parser.add_argument("--passphrase", metavar="FILE", help="a file with the passphrase")
+    parser.add_argument("--replace", action="store_true", help="delete the stack's data first")
+    parser.add_argument("--no-start", action="store_true", help="do not start the stack")
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when the stack is not as in the backup. A refused one touches nothing."""
+    file = Path(flags.file)
+    if not file.is_file():
+        raise StackError(f"{file}: there is no such file")
+    if subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False).returncode:
+        raise StackError("this machine is not ready: the reason is above")
+    with locks.alone(stack, "backup"):
+        begun = checks.is_being_restored(stack)
+        if not begun and not flags.replace:
+            refuse_data(stack)
+        backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
+        backup.build()
+        say(f"reading {file}")
+        found = backup.check(file)
+        if begun or flags.replace:
+            say("deleting the data that is there")
+            # From here on, an interrupted restore is named by `status` and `up`.
+            docker(*commands.create_volume(stack.name, checks.RESTORING))
+            down.stop(stack, volumes=True)
+            backup.empty()
+        settings.put(stack, backup.settings(file))
+        stack = Stack(stack.root, stack.environment)  # with the settings that are there now
+        backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
+        docker(*commands.create_volume(stack.name, checks.RESTORING))
+        say("filling the stack")
+        backup.fill(file, found)
+        docker("volume", "rm", checks.mark(stack))
+    rows = sum(count for count, _ in found["tables"].values())
+    say(
+        f"{stack.name} has the data of {found['stack']}: {rows} rows, every table and file compared"
+    )
+    if flags.no_start:
+        stack.compose(*commands.down())
+        return
+    up.run(stack, Namespace())
+
+
+def refuse_data(stack: Stack) -> None:
+    """Raises StackError when the stack has data or containers."""
+    there = docker(*commands.volumes(stack.name)).split()
+    if there or stack.services():
+        raise StackError(
+            f"the stack {stack.name} has data: restore into another one (STACK_NAME=..., and"
+            " HTTP_PORT=...), or replace it (--replace). Nothing was touched"
+        )

@@ -1,0 +1,327 @@
+"""A backup is complete or refused, and what is restored from it is what there was."""
+
+import gzip
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import tarfile
+import time
+
+import pytest
+
+from support.cli import COMMAND, docker
+from support.harness import wait_until
+
+PASSPHRASE = "correct horse battery staple\n"
+SCHEDULE = {
+    "repositoryLocationName": "code_location",
+    "repositoryName": "__repository__",
+    "scheduleName": "process_numbers_every_minute",
+}
+START = """mutation Start($schedule: ScheduleSelector!) {
+    startSchedule(scheduleSelector: $schedule) { __typename } }"""
+STATUS = """query Status($schedule: ScheduleSelector!) {
+    scheduleOrError(scheduleSelector: $schedule) {
+      ... on Schedule { scheduleState { status } } } }"""
+
+
+@pytest.fixture(scope="module")
+def passphrase(tmp_path_factory):
+    """A file with a passphrase."""
+    file = tmp_path_factory.mktemp("passphrase") / "passphrase"
+    file.write_text(PASSPHRASE)
+    return file
+
+
+@pytest.fixture(scope="module")
+def original(stacks):
+    """A stack with a history, a schedule that is on, and files in its volumes."""
+    made = stacks.make("backup")
+    (made.root / ".env").write_text("KEEP_FAILED_CONTAINERS=3d\n")
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    made.asset_run = made.run("process_numbers_asset")
+    made.graphql(START, schedule=SCHEDULE)
+    where = "code_location:/var/lib/dagster/data/kept.txt"
+    subprocess.run(
+        made.command("cp", "/etc/hostname", where), cwd=made.root, env=made.environment, check=True
+    )
+    yield made
+    stacks.remove(made)
+
+
+@pytest.fixture(scope="module")
+def backup(original, passphrase):
+    """A backup, encrypted, that was made while runs went on."""
+    runs = [original.launch("process_numbers") for _ in range(4)]
+    original.in_progress = runs
+    return write(original, BACKUP_PASSPHRASE=str(passphrase))
+
+
+@pytest.fixture(scope="module")
+def plain(original, backup, passphrase, tmp_path_factory):
+    """The same backup without encryption: what `./stack backup` would have written."""
+    folder = tmp_path_factory.mktemp("plain")
+    return decrypted(original, backup, passphrase, folder / "plain.backup")
+
+
+def decrypted(stack, file, passphrase, target):
+    """Writes what age makes of a backup; returns the target."""
+    where = "/run/secrets/backup_passphrase"
+    script = f"python3 /opt/backup/with_passphrase.py {where} age --decrypt"
+    with file.open("rb") as source, target.open("wb") as out:
+        options = "--rm", "-i", f"--volume={passphrase}:{where}:ro", "--entrypoint=bash"
+        command = ["run", *options, f"{stack.name}-backup:current", "-c", script]
+        subprocess.run(["docker", *command], stdin=source, stdout=out, check=True)
+    return target
+
+
+def write(stack, **settings):
+    """Makes a backup; returns its file."""
+    done = stack.verb("backup", **settings)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    return stack.root / re.search(r"^(/\S+): [\d.]+ MiB$", done.stdout, re.MULTILINE)[1]
+
+
+def test_a_restored_stack_of_another_name_has_all_that_the_backup_has(
+    original, backup, passphrase, new_stack
+):
+    copy = new_stack("restored")
+    done = copy.verb("restore", str(backup), "--passphrase", str(passphrase))
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert "every table and file compared" in done.stdout
+
+    assert copy.is_healthy()
+    assert copy.password == original.password
+    assert copy.events(original.asset_run) == original.events(original.asset_run)
+    assert copy.captured(original.asset_run) == original.captured(original.asset_run)
+    assert "KEEP_FAILED_CONTAINERS=3d" in (copy.root / ".env").read_text()
+    state = copy.graphql(STATUS, schedule=SCHEDULE)["scheduleOrError"]["scheduleState"]
+    assert state["status"] == "RUNNING"
+    kept = copy.compose("exec", "-T", "code_location", "cat", "/var/lib/dagster/data/kept.txt")
+    assert kept.stdout
+    # What a run of the original stored is what a run of the copy loads.
+    copy.run("process_numbers_asset", assets=["summed_two_sums"])
+    # Runs that were in progress or in the queue end here as well.
+    for run in original.in_progress:
+        assert copy.finished(run, 240) in ("SUCCESS", "FAILURE")
+
+
+def test_a_backup_is_verified_row_by_row_and_nothing_is_left_of_the_copy(
+    original, backup, passphrase
+):
+    done = original.verb("backup-verify", str(backup), "--passphrase", str(passphrase))
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert re.search(
+        r"is whole: \d+ rows of \d+ tables and \d+ files are as they were", done.stdout
+    )
+    for kind in ("volume", "network"):
+        assert f"{original.name}-verify" not in docker(kind, "ls")
+    assert f"{original.name}-verify" not in docker("ps", "--all")
+
+
+def changed(file, out, change):
+    """A copy of a backup, with a member of its archive changed and all checksums as they were."""
+    with tarfile.open(file, "r:gz") as old, tarfile.open(out, "w:gz") as new:
+        for member in old:
+            data = old.extractfile(member).read() if member.isreg() else None
+            if data is not None:
+                data = change(member.name, data)
+                if data is None:
+                    continue
+                member.size = len(data)
+            new.addfile(member, io.BytesIO(data) if data is not None else None)
+    return out
+
+
+def of_version(name, **versions):
+    """A change of the manifest."""
+
+    def change(member, data):
+        return json.dumps({**json.loads(data), **versions}).encode() if member == name else data
+
+    return change
+
+
+def damaged(folder, encrypted, plain):
+    """Files that are no backups of this stack any more: what `restore` should say of each."""
+
+    def made(name, data):
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    whole, clear = encrypted.read_bytes(), plain.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    flipped_clear = bytearray(clear)
+    flipped_clear[len(clear) // 2] ^= 1
+    logs = re.compile(r"volumes/.*/compute_logs/.*out")
+
+    def of(what, value):
+        """The backup with another version in its manifest."""
+        return changed(plain, folder / what, of_version("manifest.json", **{what: value}))
+
+    with tarfile.open(folder / "other.tgz", "w:gz") as other:
+        other.add("/etc/hostname")
+    return {
+        made("empty", b""): "empty",
+        made("cut", whole[: len(whole) // 2]): "age: error",
+        made("flipped", bytes(flipped)): "age: error",
+        made("cut_clear", clear[: len(clear) // 2]): "cut off",
+        made("flipped_clear", bytes(flipped_clear)): "damaged|cut off",
+        made("text", b"This is not a backup.\n" * 100): "not a backup",
+        made("gzip", gzip.compress(b"not a tar archive" * 1000)): "not a backup",
+        folder / "other.tgz": "not a backup",
+        changed(plain, folder / "log", lambda n, d: d + b"x" * bool(logs.fullmatch(n))): "damaged",
+        changed(plain, folder / "gone", lambda n, d: None if logs.fullmatch(n) else d): "damaged",
+        of("format", [99]): "format 99",
+        of("Dagster", [99, 1, 0]): "Dagster 99.1.0",
+        of("Postgres", [99]): "Postgres 99",
+    }  # fmt: skip
+
+
+def test_a_damaged_foreign_or_newer_backup_is_refused_and_nothing_is_touched(
+    original, backup, plain, passphrase, new_stack, tmp_path
+):
+    empty = new_stack("refused")
+    for file, reason in damaged(tmp_path, backup, plain).items():
+        done = empty.verb("restore", str(file), "--passphrase", str(passphrase))
+        assert done.returncode == 1, f"{file.name}: {done.stdout}"
+        last = done.stderr.strip().splitlines()[-1]
+        assert re.search(reason, last), f"{file.name}: {done.stderr}"
+    wrong = tmp_path / "wrong"
+    wrong.write_text("another passphrase\n")
+    for flags, reason in (((), "is encrypted"), (("--passphrase", str(wrong)), "age: error")):
+        done = empty.verb("restore", str(backup), *flags)
+        assert done.returncode == 1
+        assert reason in done.stderr.strip().splitlines()[-1], done.stderr
+    assert not docker("volume", "ls", "--quiet", f"--filter=name={empty.name}")
+    assert not empty.services()
+    assert not (empty.root / ".env").exists()
+    # A stack with data is not touched either.
+    done = original.verb("restore", str(backup), "--passphrase", str(passphrase))
+    assert done.returncode == 1
+    assert "has data" in done.stderr
+    assert original.is_healthy()
+
+
+def killed(stack, moment, *words, **settings):
+    """Runs a verb, and kills it and its client of Docker after so many seconds."""
+    verb = subprocess.Popen(
+        [*COMMAND, *words], cwd=stack.root, env={**stack.environment, **settings},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(moment)
+    os.killpg(verb.pid, signal.SIGKILL)
+    return verb.wait()
+
+
+def moments(count, seconds):
+    """Random moments; the seed is in the output of a failed test."""
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    chosen = random.Random(seed)  # noqa: S311
+    return [chosen.uniform(0.5, seconds) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.whole)])
+def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(
+    original, count, passphrase
+):
+    folder = original.root / "backups"
+    # One that is not complete has a dot before its name.
+    there = set(folder.glob("[!.]*"))
+    settings = {"BACKUP_PASSPHRASE": str(passphrase)}
+    for moment in moments(count, 5):
+        if killed(original, moment, "backup", **settings) == -signal.SIGKILL:
+            assert set(folder.glob("[!.]*")) == there
+    file = write(original, **settings)
+    assert set(folder.iterdir()) == {*there, file}
+    left = f"--filter=label=dagster/backup_of={original.name}"
+    assert not docker("ps", "--all", "--quiet", left)
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.whole)])
+def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, count, new_stack):
+    copy = new_stack("interrupted")
+    for moment in moments(count, 15):
+        killed(copy, moment, "restore", str(plain), "--no-start")
+        volumes = docker("volume", "ls", "--quiet").split()
+        if f"{copy.name}_restoring" in volumes:
+            for verb in ("status", "up"):
+                done = copy.verb(verb)
+                assert done.returncode == 1
+                assert "a restore" in done.stderr
+                assert "was interrupted" in done.stderr
+        elif any(volume.startswith(f"{copy.name}_") for volume in volumes):
+            # It was complete by then.
+            assert copy.verb("destroy", "--force").returncode == 0
+    done = copy.verb("restore", str(plain), "--no-start")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert "every table and file compared" in done.stdout
+    assert f"{copy.name}_restoring" not in docker("volume", "ls", "--quiet").split()
+
+
+def test_older_backups_go_when_there_are_enough(original, passphrase):
+    folder = original.root / "backups"
+    settings = {"BACKUP_PASSPHRASE": str(passphrase)}
+    write(original, **settings)
+    others = folder / f"{original.name}-notes.backup"
+    others.write_text("not one of ours")
+    done = original.verb("backup", "--keep", "1", **settings)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    wait_until(lambda: len(list(folder.iterdir())) == 2, "one backup and the other file", 1)
+    assert others.exists()
+    others.unlink()
+
+
+def test_a_backup_is_made_each_day_at_the_time_that_is_set(original, passphrase, tmp_path):
+    settings = {
+        "COMPOSE_PROFILES": "backup", "BACKUP_KEEP": "1", "BACKUP_FOLDER": str(tmp_path),
+        "BACKUP_PASSPHRASE": str(passphrase),
+    }  # fmt: skip
+    done = original.verb("up", **settings)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    due = time.strftime("%H:%M", time.gmtime(time.time() + 70))
+    again = original.command("up", "--detach", "--wait", "--no-deps", "backup")
+    environment = {**original.environment, **settings, "BACKUP_AT": due}
+    subprocess.run(again, cwd=original.root, env=environment, check=True)
+    try:
+        (file,) = wait_until(lambda: list(tmp_path.glob("*.backup.age")), "a backup", 150)
+        done = original.verb("backup-verify", str(file), "--passphrase", str(passphrase))
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    finally:
+        done = original.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert "backup" not in original.services()
+
+
+def test_a_backup_for_a_key_can_be_read_with_the_private_key_only(original, backup, tmp_path):
+    image = f"{original.name}-backup:current"
+    private, public = tmp_path / "private", tmp_path / "public"
+    private.write_text(docker("run", "--rm", "--entrypoint=age-keygen", image))
+    public.write_text(re.search(r"age1\w+", private.read_text())[0])
+    file = write(original, BACKUP_KEYS=str(public))
+    for key, status in ((public, 1), (private, 0)):
+        done = original.verb("backup-verify", str(file), "--key", str(key))
+        assert done.returncode == status, f"{done.stdout}{done.stderr}"
+    assert original.password.encode() not in file.read_bytes()
+
+
+def test_secrets_are_in_an_encrypted_backup_only(original, plain, passphrase, tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "secret", "kept"], cwd=original.root, env=original.environment,
+        input=b"a secret of the backups test", capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    clear = write(original)
+    encrypted = write(original, BACKUP_PASSPHRASE=str(passphrase))
+    name = "volumes/code_location-settings/secrets/kept"
+    with tarfile.open(clear) as files:
+        assert name not in files.getnames()
+    with tarfile.open(decrypted(original, encrypted, passphrase, tmp_path / "opened")) as files:
+        assert files.extractfile(name).read() == b"a secret of the backups test"
