@@ -69,10 +69,10 @@ def _remove_images(stack: Stack) -> None:
 
 def settings(stack: Stack) -> list[str]:
     """The code servers that started before their project's .env was changed."""
-    return [name for name in stack.projects if _has_new_settings(stack, name)]
+    return [name for name in stack.projects if has_new_settings(stack, name)]
 
 
-def _has_new_settings(stack: Stack, service: str) -> bool:
+def has_new_settings(stack: Stack, service: str) -> bool:
     """Whether a project's .env is newer than its code server, which read it at its start."""
     file = stack.projects[service] / ".env"
     identifier = stack.services().get(service, {}).get("ID")

@@ -33,7 +33,7 @@ def main() -> None:
                 # Without parameters: a percent sign in the file is not a placeholder.
                 connection.execution_options(no_parameters=True)
                 # In one transaction: a daemon may be at work.
-                files = "grants.sql", "notifications.sql", "warm_containers.sql"
+                files = "grants.sql", "notifications.sql", "warm_containers.sql", "deploys.sql"
                 texts = [(POSTGRES / file).read_text() for file in files]
                 connection.exec_driver_sql("\n".join(texts))
     except Exception as error:

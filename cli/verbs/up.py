@@ -6,7 +6,7 @@ import subprocess
 import time
 from argparse import ArgumentParser, Namespace
 
-from cli import builds, checks, commands, health, outdated
+from cli import builds, checks, commands, deploys, health, outdated
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import ANY, LOCALHOST, Stack
@@ -44,6 +44,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         further = stack.compose(*commands.start(name), check=False)
         if further.returncode:
             failed[name] = "not started: " + _reason(stack, further.stderr, was_there, name)
+    deploys.note_all(stack)
     outdated.remove_networks(stack)
     outdated.remove_images(stack)
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.ui_url} (make credentials)")
@@ -56,8 +57,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     for line in [*health.not_served(stack), *health.unset_variables(stack)]:
         note(f"warning: {line}")
     errors = [f"code location {name}: {why}" for name, why in failed.items()]
-    errors += health.location_errors(stack)
-    if errors:
+    if errors := [*errors, *health.location_errors(stack)]:
         raise StackError(" | ".join(errors))
 
 

@@ -1,0 +1,136 @@
+"""Puts the new image of a code location live beside the old one, and notes what is live.
+
+Compose stops a container before it starts the one that replaces it. Here the new code server starts
+beside the old one, under the same name in the network: until it listens, clients find the old one.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Iterable
+
+from cli import commands, database, health
+from cli.errors import StackError
+from cli.output import say
+from cli.stack import Stack, docker
+
+RELOAD = """mutation Reload($name: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"""
+# Of a code server that stops: longer than its own time for calls in progress.
+STOP_SECONDS = 90
+LOAD_SECONDS = 60
+
+
+def location_of(stack: Stack, service: str) -> str:
+    """The name of the code location that a service serves."""
+    return stack.code.name if service == "code_location" else service
+
+
+def service_of(stack: Stack, location: str) -> str:
+    """The service of a code location; raises StackError when there is none of the name."""
+    names = {location_of(stack, one): one for one in stack.code_servers}
+    if not location:
+        return "code_location"
+    if location not in (*names, *names.values()):
+        raise StackError(f"{location}: there are the code locations {', '.join(names)}")
+    return names.get(location, location)
+
+
+def servers(stack: Stack, service: str) -> list[tuple[str, str]]:
+    """The code servers of a service that run: container and image ID, the newest first.
+
+    There are two while one replaces the other.
+    """
+    found = docker(*commands.service_containers(stack.name, service)).split()
+    if not found:
+        return []
+    listed = docker("inspect", "--format", "{{.Created}} {{.Id}} {{.Image}}", *found).splitlines()
+    return [(one.split()[1], one.split()[2]) for one in sorted(listed, reverse=True)]
+
+
+def hand_over(stack: Stack, service: str, *words: str) -> None:
+    """Runs the one-shot that gives a code server its settings, if it has one."""
+    one_shot = f"{service}_files"
+    if one_shot in stack.config["services"]:
+        stack.compose("run", "--rm", "--no-TTY", "--no-deps", one_shot, *words)
+
+
+def finish(stack: Stack, service: str) -> None:
+    """Ends what an interrupted deploy has left: the newest healthy code server stays."""
+    running = [container for container, _ in servers(stack, service)]
+    if len(running) < 2:
+        return
+    say(f"{service}: a deploy was interrupted; two code servers run")
+    status = "{{.State.Health.Status}}"
+    healthy = [
+        one for one in running if docker("inspect", "--format", status, one).strip() == "healthy"
+    ]
+    remove(one for one in running if one != (healthy or running)[0])
+
+
+def remove(containers: Iterable[str]) -> None:
+    """Stops code servers, each after the calls in progress, and removes them."""
+    for container in containers:
+        docker("stop", f"--time={STOP_SECONDS}", container)
+        docker("rm", "--force", container)
+
+
+def switch(stack: Stack, service: str) -> None:
+    """Replaces the code server of a service by one of the image that has its name.
+
+    Raises:
+        StackError: The new one did not become healthy, or does not load. The old one is live then.
+    """
+    old = servers(stack, service)
+    before = {container for container, _ in old}
+    started = stack.compose(*commands.beside(service), check=False)
+    new = [container for container, _ in servers(stack, service) if container not in before]
+    if started.returncode or not new:
+        reason = started.stderr.strip().splitlines()[-1:] or ["it did not start"]
+        if new:
+            docker("rm", "--force", *new)
+        raise StackError(f"{service}: {reason[0]}: the code before stays live")
+    remove(before)
+    reload(stack, service)
+
+
+def reload(stack: Stack, service: str) -> None:
+    """Makes the web server ask the code server again; raises StackError if it does not load."""
+    name = location_of(stack, service)
+    stack.graphql(RELOAD, name=name)
+    deadline = time.monotonic() + LOAD_SECONDS
+    while errors := [one for one in health.location_errors(stack) if f" {name} " in one]:
+        if time.monotonic() > deadline:
+            raise StackError(errors[0])
+        time.sleep(1)
+
+
+def note(stack: Stack, service: str, verb: str) -> None:
+    """Notes what is live, unless it was live before."""
+    running = servers(stack, service)
+    if not running:
+        return
+    image = running[0][1]
+    labels = '{{index .Config.Labels "org.opencontainers.image.%s"}}'
+    named = f"{labels % 'version'} {labels % 'revision'}"
+    version, revision = docker("image", "inspect", "--format", named, image).split()
+    values = (service, image, version, revision, verb, getpass.getuser())
+    row = ", ".join("'{}'".format(value.replace("'", "''")) for value in values)
+    database.rows(
+        stack,
+        f"""INSERT INTO deploys (service, image, version, revision, verb, who) SELECT {row}
+        WHERE '{image}' IS DISTINCT FROM (SELECT image FROM deploys WHERE service = '{service}'
+          ORDER BY id DESC LIMIT 1)""",  # noqa: S608 # quoted above
+    )
+
+
+def note_all(stack: Stack) -> None:
+    """Notes what `make up` has put live."""
+    for service in stack.code_servers:
+        note(stack, service, "up")
+
+
+def history(stack: Stack) -> list[dict[str, str]]:
+    """What was live, the newest first."""
+    return database.rows(stack, "SELECT * FROM deploys ORDER BY id DESC")

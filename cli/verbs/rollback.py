@@ -1,0 +1,51 @@
+"""Put the code live again that was live before the last deploy."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from cli import deploys, locks
+from cli.errors import StackError
+from cli.output import say
+from cli.stack import Stack, docker
+
+
+def add(parser: ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument(
+        "location",
+        metavar="LOCATION",
+        nargs="?",
+        default="",
+        help="its name (default: your project)",
+    )
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when the code that is live stays live."""
+    service = deploys.service_of(stack, flags.location)
+    with locks.alone(stack, "deploy"):
+        if not deploys.servers(stack, service):
+            raise StackError(f"{service} does not run: make up")
+        deploys.finish(stack, service)
+        ((_, now), *_) = deploys.servers(stack, service)
+        earlier = target(deploys.history(stack), service, now)
+        name = stack.config["services"][service]["image"]
+        docker("tag", earlier, name)
+        try:
+            deploys.switch(stack, service)
+        except StackError:
+            docker("tag", now, name)
+            raise
+        deploys.note(stack, service, "rollback")
+    say(f"live: {service} {earlier[7:19]}. The next deploy or `make up` builds your files again")
+
+
+def target(history: list[dict[str, str]], service: str, now: str) -> str:
+    """The image to go back to: the one before the last that was deployed; raises StackError."""
+    images = [row["image"] for row in reversed(history) if row["service"] == service]
+    if now in images:
+        images = images[: images.index(now)]
+    if not images:
+        raise StackError(f"{service}: nothing earlier is known: make deploys")
+    return images[-1]

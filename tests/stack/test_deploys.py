@@ -1,0 +1,222 @@
+"""New code goes live beside the code before: nothing fails, is missed, or runs twice meanwhile."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+
+from support.cli import COMMAND, StackError, docker
+from support.harness import wait_until
+
+DEFS = "code_location/src/code_location/defs"
+# A sensor that ticks each second and requests a run now and then, and a schedule of each minute.
+TRIGGERS = """
+import dagster as dg
+
+VERSION = "first"
+
+
+@dg.op
+def note_version():
+    dg.get_dagster_logger().info(f"the version is {VERSION}")
+
+
+@dg.job
+def versioned():
+    note_version()
+
+
+@dg.sensor(job=versioned, minimum_interval_seconds=1)
+def each_second(context):
+    number = int(context.cursor or 0) + 1
+    context.update_cursor(str(number))
+    if number % 20 == 0:
+        return dg.RunRequest(run_key=str(number))
+    return dg.SkipReason("not yet")
+
+
+@dg.schedule(job=versioned, cron_schedule="* * * * *")
+def each_minute(context):
+    return dg.RunRequest()
+"""
+WHERE = {"repositoryLocationName": "code_location", "repositoryName": "__repository__"}
+SENSOR_ON = """mutation On($which: SensorSelector!) { startSensor(sensorSelector: $which) {
+  __typename } }"""
+SENSOR_OFF = """mutation Off($id: String!) { stopSensor(id: $id) { __typename } }"""
+SCHEDULE_ON = """mutation On($which: ScheduleSelector!) {
+  startSchedule(scheduleSelector: $which) { __typename } }"""
+TICKS = """query Ticks($which: InstigationSelector!) { instigationStateOrError(
+  instigationSelector: $which) { ... on InstigationState { ticks(limit: 200) {
+    status timestamp cursor error { message } } } } }"""
+ASKED = """{ workspaceOrError { ... on Workspace { locationEntries { name
+  locationOrLoadError { __typename } } } }
+  repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }"""
+
+
+@pytest.fixture(scope="module")
+def deployed(stacks):
+    """A stack with triggers that are on."""
+    made = stacks.make("deploys")
+    write(made, TRIGGERS)
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    made.graphql(SENSOR_ON, which={**WHERE, "sensorName": "each_second"})
+    made.graphql(SCHEDULE_ON, which={**WHERE, "scheduleName": "each_minute"})
+    yield made
+    stacks.remove(made)
+
+
+def write(stack, text):
+    (stack.root / DEFS / "triggers_of_deploys.py").write_text(text)
+
+
+def succeed(stack, *words):
+    done = stack.verb(*words)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def image(stack):
+    """The image that the code server runs."""
+    return stack.inspect(stack.container_of("code_location"))["Image"]
+
+
+def version_of(stack, run):
+    """What a run of `versioned` logged."""
+    stack.finished(run)
+    (said,) = [e["message"] for e in stack.events(run) if "the version is" in e.get("message", "")]
+    return said.split()[-1]
+
+
+def ticks(stack, name):
+    """The ticks of a sensor or schedule, the newest first."""
+    which = {**WHERE, "name": name}
+    return stack.graphql(TICKS, which=which)["instigationStateOrError"]["ticks"]
+
+
+class Client(threading.Thread):
+    """Asks the web server without a pause, and launches a run now and then."""
+
+    def __init__(self, stack):
+        super().__init__()
+        self.stack, self.ended = stack, threading.Event()
+        self.answers, self.failed, self.runs = 0, [], []
+
+    def run(self):
+        while not self.ended.is_set():
+            try:
+                asked = self.stack.graphql(ASKED)
+                (entry,) = asked["workspaceOrError"]["locationEntries"]
+                assert entry["locationOrLoadError"]["__typename"] == "RepositoryLocation", entry
+                jobs = {one["name"] for one in asked["repositoriesOrError"]["nodes"][0]["jobs"]}
+                assert "versioned" in jobs
+                if self.answers % 200 == 0:
+                    self.runs.append(self.stack.launch("versioned"))
+            except (StackError, AssertionError) as error:
+                self.failed.append(error)
+            self.answers += 1
+
+
+def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(deployed):
+    first = image(deployed)
+    begun = time.time()
+    client = Client(deployed)
+    client.start()
+    try:
+        write(deployed, TRIGGERS.replace('"first"', '"second"'))
+        assert "live: code_location" in succeed(deployed, "deploy")
+        second = image(deployed)
+        assert second != first
+        of_second = deployed.launch("versioned")
+        succeed(deployed, "rollback")
+        assert image(deployed) == first
+        of_first = deployed.launch("versioned")
+        wait_until(lambda: client.answers >= 2000, "2,000 requests", 240)
+    finally:
+        client.ended.set()
+        client.join()
+    assert not client.failed
+    assert version_of(deployed, of_second) == "second"
+    assert version_of(deployed, of_first) == "first"
+    for run in client.runs:
+        assert deployed.finished(run) == "SUCCESS"
+        assert not deployed.retries_of(run)
+
+    of_sensor = [one for one in ticks(deployed, "each_second") if one["timestamp"] > begun]
+    assert not [one["error"] for one in of_sensor if one["status"] == "FAILURE"]
+    cursors = [int(one["cursor"]) for one in of_sensor if one["cursor"]]
+    assert cursors == list(range(cursors[0], cursors[0] - len(cursors), -1)), cursors
+    minutes = [one["timestamp"] for one in ticks(deployed, "each_minute")]
+    assert all(one["status"] == "SUCCESS" for one in ticks(deployed, "each_minute"))
+    assert {a - b for a, b in pairwise(minutes)} <= {60}, minutes
+
+    listed = succeed(deployed, "deploys").splitlines()[2:]
+    assert [line.split()[-2] for line in listed[:3]] == ["rollback", "deploy", "up"]
+    assert first[7:19] in listed[0]
+    assert second[7:19] in listed[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import no_such_package\n", "does not load: .*no_such_package"),
+        ("def broken(:\n", "does not load: .*SyntaxError"),
+        (TRIGGERS.replace("def each_minute", "def other"), "each_minute, which is switched on, is"),
+    ],
+)
+def test_code_that_does_not_load_or_loses_what_is_on_never_becomes_live(deployed, text, reason):
+    write(deployed, TRIGGERS)
+    succeed(deployed, "deploy")
+    before, container = image(deployed), deployed.container_of("code_location")
+    write(deployed, text)
+    done = deployed.verb("deploy")
+    write(deployed, TRIGGERS)
+    assert done.returncode == 1, done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert "the code before stays live" in last
+    assert wait_until(lambda: deployed.is_healthy(), "the stack to be healthy")
+    assert re.search(reason, last), last
+    assert deployed.container_of("code_location") == container
+    # Nor with the next start.
+    named = deployed.config["services"]["code_location"]["image"]
+    assert docker("image", "inspect", "--format", "{{.Id}}", named).strip() == before
+
+
+def test_a_deploy_says_what_is_added_and_removed(deployed):
+    text = TRIGGERS.replace(
+        "@dg.job\n", "@dg.job(name='other')\ndef other_job():\n    note_version()\n\n\n@dg.job\n"
+    )
+    write(deployed, text)
+    assert "jobs added: other" in succeed(deployed, "deploy")
+    write(deployed, TRIGGERS)
+    assert "jobs removed: other" in succeed(deployed, "deploy")
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.whole)])
+def test_a_deploy_that_is_killed_is_named_if_it_matters_and_the_next_one_is_whole(deployed, count):
+    for number in range(count):
+        write(deployed, TRIGGERS.replace('"first"', f'"number {number}"'))
+        verb = subprocess.Popen(
+            [*COMMAND, "deploy"], cwd=deployed.root, env=deployed.environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        moment = random.uniform(0.5, 15)  # noqa: S311 # no secret
+        print(f"killed after {moment:.1f} s")
+        time.sleep(moment)
+        os.killpg(verb.pid, signal.SIGKILL)
+        verb.wait()
+        labels = ("project", deployed.name), ("service", "code_location"), ("oneoff", "False")
+        filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
+        if len(docker("ps", "--quiet", *filters).split()) > 1:
+            assert "two run: a deploy goes on, or was interrupted" in deployed.verb("status").stderr
+        succeed(deployed, "deploy")
+        assert version_of(deployed, deployed.launch("versioned")) == str(number)
+        assert wait_until(lambda: deployed.is_healthy(), "the stack to be healthy")
+    write(deployed, TRIGGERS)
+    succeed(deployed, "deploy")
