@@ -19,13 +19,48 @@ from control_plane.code_server.put_in import DATA, SEED, SUMS, sum_of
 UID = 10001
 # The project's folder on the host, and the volume for its settings. Runs can only read that volume.
 HOST, SETTINGS = Path("/project"), Path("/run/dagster-settings")
+# `./stack secret` stores a value here. A value of .env that begins so stands for one of them.
+SECRETS, SECRET = SETTINGS / "secrets", "secret:"
+# In the place of .env while `./stack deploy` tries what may become live, if this variable names it.
+CANDIDATE, CANDIDATE_VARIABLE = ".env.candidate", "CANDIDATE_SETTINGS"
 # What each file in the data folders was when it came from an image.
 TAKEN = "from-the-image.json"
 
 
-def hand_over_settings() -> None:
+def variables() -> dict[str, str]:
+    """The variables of the project's `.env`, with the secrets that it names.
+
+    Raises:
+        LookupError: It names a secret that is not stored.
+    """
+    # Only code servers and runs have it.
+    from dotenv import dotenv_values
+
+    found: dict[str, str] = {}
+    file = SETTINGS / os.environ.get(CANDIDATE_VARIABLE, ".env")
+    for name, value in dotenv_values(file).items():
+        if value is None:
+            continue
+        if value.startswith(SECRET):
+            file = SECRETS / Path(value.removeprefix(SECRET)).name
+            if not file.is_file():
+                raise LookupError(
+                    f".env: {name}={value}: store it first: ./stack secret {file.name}"
+                )
+            value = file.read_text()
+        found[name] = value
+    return found
+
+
+def sources() -> list[bytes]:
+    """What code may have read when it was imported: `.env` and each secret."""
+    files = [SETTINGS / ".env", *sorted(SECRETS.glob("*"))]
+    return [file.read_bytes() for file in files if file.is_file()]
+
+
+def hand_over_settings(name: str = ".env") -> None:
     """Replaces the settings by what .env contains now; without a .env there are none."""
-    source, target, new = HOST / ".env", SETTINGS / ".env", SETTINGS / ".env.new"
+    source, target, new = HOST / ".env", SETTINGS / name, SETTINGS / ".env.new"
     if source.is_symlink() and not source.is_file():
         sys.exit(".env is a link to a file outside of the project: put a copy in its place")
     new.write_bytes(source.read_bytes() if source.is_file() else b"")
@@ -78,7 +113,13 @@ def _sum_if_same_size(file: Path, *sums: str | None) -> str | None:
 
 
 def main() -> None:
-    """Writes a line for each file of the image that the volume has in another version."""
+    """Writes a line for each file of the image that the volume has in another version.
+
+    With the argument `candidate`, it hands over the settings only, as CANDIDATE.
+    """
+    if sys.argv[1:] == ["candidate"]:
+        hand_over_settings(CANDIDATE)
+        return
     hand_over_settings()
     os.chown(DATA, UID, UID)
     with os.fdopen(os.open(SETTINGS / TAKEN, os.O_RDWR | os.O_CREAT, 0o600), "r+") as taken:

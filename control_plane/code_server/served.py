@@ -23,7 +23,6 @@ from dagster._core.workspace.autodiscovery import (
     loadable_targets_from_python_module,
 )
 from dagster.components.definitions import LazyDefinitions
-from dotenv import dotenv_values
 
 from control_plane.code_server import hand_over
 from control_plane.code_server.executor import in_container
@@ -37,7 +36,6 @@ from control_plane.code_server.usage import note_usage
 from control_plane.code_server.warm_steps import start_steps_warm
 from control_plane.code_server.whole_values import write_whole_values
 
-SETTINGS = hand_over.SETTINGS / ".env"
 # They say how the container works, not how the project does.
 PLATFORM = ("DAGSTER_HOME", "DATABASE_ROLE", "HOME", "PATH", "PYTHONPATH")
 
@@ -47,9 +45,7 @@ NOT_SERVED = (
     " serves only what that has: move one of them to another file"
 )
 
-if SETTINGS.is_file():
-    settings = dotenv_values(SETTINGS)
-    os.environ |= {k: v for k, v in settings.items() if v is not None and k not in PLATFORM}
+os.environ |= {k: v for k, v in hand_over.variables().items() if k not in PLATFORM}
 
 write_whole_values()
 IS_SERVER = "grpc" in sys.argv

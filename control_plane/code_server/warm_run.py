@@ -35,8 +35,7 @@ from dagster_postgres import PostgresRunStorage
 from psycopg2.extensions import connection
 from sqlalchemy import make_url
 
-from control_plane.code_server import usage
-from control_plane.code_server.hand_over import SETTINGS
+from control_plane.code_server import hand_over, usage
 from control_plane.code_server.patience import WAIT_SECONDS
 
 AGAIN_SECONDS = 1
@@ -118,10 +117,9 @@ class Warm:
         return None
 
 
-def sources() -> tuple[date, bytes]:
-    """What the code may have read when it was loaded: the date, and the project's `.env`."""
-    file = SETTINGS / ".env"
-    return date.today(), file.read_bytes() if file.is_file() else b""
+def sources() -> tuple[date, list[bytes]]:
+    """What the code may have read when it was loaded: the date, `.env` and the secrets."""
+    return date.today(), hand_over.sources()
 
 
 def main() -> None:

@@ -1,0 +1,57 @@
+"""Store a secret that only one code location and its runs can read. The value comes from stdin."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+
+from cli import commands, containers, deploys
+from cli.errors import StackError
+from cli.output import say
+from cli.stack import Stack, docker
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+MOST_BYTES = 1 << 20
+
+
+def add(parser: ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("name", metavar="NAME", help="letters, digits, _, - and .")
+    parser.add_argument(
+        "location", metavar="LOCATION", nargs="?", default="", help="default: your project"
+    )
+    parser.add_argument("--remove", action="store_true", help="remove it")
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when it is not stored."""
+    service = deploys.service_of(stack, flags.location)
+    if not NAME.fullmatch(flags.name):
+        raise StackError(f"{flags.name!r}: a name has letters, digits, _, - and .")
+    if f"{stack.name}_{service}-settings" not in docker(*commands.volumes(stack.name)).split():
+        raise StackError(f"{service} was never started: make up")
+    value = b"" if flags.remove else _read()
+    image = stack.config["services"]["postgres"]["image"]
+    command = containers.secret(stack.name, service, image, flags.name, remove=flags.remove)
+    done = subprocess.run(["docker", *command], input=value, capture_output=True, check=False)
+    if done.returncode:
+        raise StackError(done.stderr.decode(errors="replace").strip())
+    if flags.remove:
+        say(f"removed {flags.name}")
+    else:
+        say(f"stored: runs of {service} that start now read it (docs/how-to/secrets.md)")
+
+
+def _read() -> bytes:
+    """The value: typed, or all of stdin without the last end of line."""
+    if sys.stdin.isatty():
+        value = getpass.getpass("value: ").encode()
+    else:
+        value = sys.stdin.buffer.read(MOST_BYTES + 1)
+        value = value.removesuffix(b"\n").removesuffix(b"\r")
+    if not value or len(value) > MOST_BYTES:
+        raise StackError("the value is empty, or longer than a mebibyte")
+    return value

@@ -1,0 +1,108 @@
+"""A secret is read by the runs of its code location, and is nowhere else."""
+
+import json
+import subprocess
+
+import pytest
+
+from support.cli import COMMAND, docker
+
+VALUE, OTHER = "s3cr3t-f0r-th3-t3st", "an0th3r-s3cr3t"
+READS = """
+import hashlib
+import os
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.op
+def read_secret():
+    text = Path("/run/dagster-settings/secrets/password").read_text()
+    digests = [hashlib.sha256(one.encode()).hexdigest() for one in (text, os.environ["PASSWORD"])]
+    dg.get_dagster_logger().info(f"digests: {digests[0]} {digests[1]}")
+
+
+@dg.job
+def reads_secret():
+    read_secret()
+"""
+
+
+def store(stack, name, value, *words):
+    return subprocess.run(
+        [*COMMAND, "secret", name, *words], cwd=stack.root, env=stack.environment,
+        input=f"{value}\n".encode(), capture_output=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def keeper(stacks):
+    made = stacks.make("secrets")
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert store(made, "password", VALUE).returncode == 0
+    defs = made.root / "code_location/src/code_location/defs"
+    (defs / "reads_secret.py").write_text(READS)
+    (made.root / "code_location/.env").write_text("PASSWORD=secret:password\n")
+    done = made.verb("deploy")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    yield made
+    stacks.remove(made)
+
+
+def digests(stack, run):
+    (said,) = [e["message"] for e in stack.events(run) if "digests: " in e.get("message", "")]
+    return said.split()[-2:]
+
+
+def of(value):
+    import hashlib
+
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def test_a_run_reads_a_secret_as_a_file_and_as_a_variable_and_a_new_value_at_once(keeper):
+    run = keeper.run("reads_secret")
+    assert digests(keeper, run) == [of(VALUE)] * 2
+    container = keeper.run_containers()[run]
+    # The waiting container has the old value, and takes no run any more.
+    assert store(keeper, "password", OTHER).returncode == 0
+    assert digests(keeper, keeper.run("reads_secret")) == [of(OTHER)] * 2
+    everything = docker("inspect", container, keeper.container_of("code_location"))
+    events = json.dumps(keeper.events(run))
+    logs = keeper.compose("logs").stdout + docker("logs", container)
+    for text in (everything, events, logs):
+        assert VALUE not in text
+        assert OTHER not in text
+    environment = keeper.compose("exec", "-T", "code_location", "cat", "/proc/1/environ").stdout
+    assert OTHER not in environment
+
+
+def test_no_other_service_can_read_it_and_bad_input_is_refused(keeper):
+    mounted = "/run/dagster-settings"
+    for service, state in keeper.services().items():
+        mounts = keeper.inspect(state["ID"])["Mounts"]
+        has = any(mount["Destination"] == mounted for mount in mounts)
+        assert has == service.startswith("code_location"), service
+    for name, value, words, said in (
+        ("../.env", "x", (), "a name has"),
+        ("empty", "", (), "is empty"),
+        ("large", "x" * (1 << 21), (), "longer than"),
+        ("fine", "x", ("nowhere",), "there are the code locations"),
+    ):
+        done = store(keeper, name, value, *words)
+        assert done.returncode == 1
+        assert said in done.stderr.decode()
+
+
+def test_a_secret_that_is_named_and_not_stored_is_refused_by_name(keeper):
+    file = keeper.root / "code_location/.env"
+    before = file.read_text()
+    file.write_text(before + "OTHER=secret:not_there\n")
+    done = keeper.verb("deploy")
+    file.write_text(before)
+    assert done.returncode == 1
+    assert "./stack secret not_there" in done.stderr
+    assert keeper.verb("deploy").returncode == 0
+    keeper.run("reads_secret")
