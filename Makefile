@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch location down destroy status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench bench-quick lint format lock
+.PHONY: help setup demo up watch deploy rollback deploys doctor secret location down destroy backup backup-verify restore upgrade status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench bench-million bench-quick lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -12,8 +12,9 @@ setup: ## Install what this machine lacks, and get the base images.
 	@machine/setup.sh
 
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
-# NAME=<location>, FROM=<folder>, REMOVE=1 and WAIT=1 set its most used flags.
-demo up watch status sizes:
+# NAME=<location>, FROM=<folder>, REMOVE=1, WAIT=1, KEEP=<n>, LOCATION=<name>,
+# BACKUP=<file>, KEY=<file> and PASSPHRASE=<file> set its most used flags.
+demo up watch deploys status doctor sizes upgrade:
 	@./stack $@
 
 down:
@@ -30,6 +31,18 @@ credentials:
 
 logs:
 	@./stack logs $(if $(filter 1,$(FOLLOW)),--follow) $(RUN)
+
+deploy rollback:
+	@./stack $@ $(LOCATION)
+
+secret:
+	@./stack secret $(NAME) $(LOCATION) $(if $(filter 1,$(REMOVE)),--remove)
+
+backup:
+	@./stack backup $(if $(KEEP),--keep $(KEEP))
+
+backup-verify restore:
+	@./stack $@ $(BACKUP) $(if $(KEY),--key $(KEY)) $(if $(PASSPHRASE),--passphrase $(PASSPHRASE))
 
 run-step:
 	@./stack run-step $(RUN) $(STEP)
@@ -108,6 +121,12 @@ bench: ## Run the measurements in bench/; write bench/results/ and README's tabl
 	@./stack up
 	@status=0; for name in $(MEASURED); do python3 bench/$$name.py bench/results/$$name.md || { status=1; break; }; done; ./stack destroy --force --images; exit $$status
 	@python3 bench/side_by_side.py
+
+bench-million: export STACK_NAME := dagster-bench
+bench-million: export HTTP_PORT := 3900
+bench-million: ## Measure with a history of a million runs (an hour, 60 GB of disk).
+	@./stack up
+	@status=0; python3 bench/history.py bench/results/million.md --million || status=1; ./stack destroy --force --images; exit $$status
 
 bench-quick: ## Measure this stack beside Dagster's documented one, with few rounds; writes no file.
 	@machine/setup.sh

@@ -13,23 +13,34 @@ from cli.errors import FAILED, INTERRUPTED, StackError
 from cli.output import printable
 from cli.stack import Stack
 from cli.verbs import (
+    backup,
+    backup_verify,
     credentials,
     dagster,
     demo,
+    deploy,
+    deploys,
     destroy,
+    doctor,
     down,
     location,
     logs,
+    restore,
+    rollback,
     run_step,
+    secret,
     sizes,
     status,
     up,
+    upgrade,
     watch,
 )
 
 # In the order in which an operator needs them.
 VERBS: tuple[ModuleType, ...] = (
-    demo, up, watch, location, status, credentials, logs, run_step, sizes, dagster, down, destroy,
+    demo, up, watch, deploy, rollback, deploys, location, status, doctor, credentials, logs,
+    secret, run_step, sizes, dagster, backup, backup_verify, restore, upgrade, down,
+    destroy,
 )  # fmt: skip
 
 

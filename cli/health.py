@@ -17,6 +17,11 @@ DISK_FULL, CHECK_DISKS = "the disk is full", ("daemon", "postgres")
 
 def problems(stack: Stack) -> list[str]:
     """One line for each problem. The list is empty if there is none."""
+    return problems_of_services(stack) or location_errors(stack) or unset_variables(stack)
+
+
+def problems_of_services(stack: Stack) -> list[str]:
+    """Services that do not run, are unhealthy, or run twice: a line for each."""
     found: list[str] = []
     states = stack.services()
     for service in stack.config["services"]:
@@ -33,7 +38,10 @@ def problems(stack: Stack) -> list[str]:
         elif service in CHECK_DISKS and DISK_FULL in (said := _health_output(state["ID"])):
             # The service is unhealthy for the engine after three failures, a minute apart.
             found.append(f"{service}: {said}")
-    return found or location_errors(stack) or unset_variables(stack)
+    for service in stack.code_servers:
+        if len(docker(*commands.service_containers(stack.name, service)).split()) > 1:
+            found.append(f"{service}: two run: a deploy goes on, or was interrupted: make deploy")
+    return found
 
 
 def location_errors(stack: Stack) -> list[str]:

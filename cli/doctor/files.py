@@ -1,0 +1,37 @@
+"""Checks of the operator's files: settings, the files that they name, the port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from cli import checks
+from cli.doctor import Finding
+from cli.errors import StackError
+from cli.stack import Stack
+
+
+def settings(stack: Stack) -> Iterator[Finding]:
+    """No setting is misspelled or has a value that cannot work, and no restore was interrupted."""
+    yield from _refused("settings", checks.refuse_bad_settings, stack, "correct it in .env")
+
+
+def files(stack: Stack) -> Iterator[Finding]:
+    """The files that settings name are there."""
+    yield from _refused("files", checks.refuse_missing_files, stack, "correct it in .env")
+
+
+def port(stack: Stack) -> Iterator[Finding]:
+    """The port is free, or ours."""
+    yield from _refused("port", checks.refuse_taken_port, stack, "then make up")
+
+
+def _refused(
+    part: str, refuse: Callable[[Stack], None], stack: Stack, remedy: str
+) -> Iterator[Finding]:
+    try:
+        refuse(stack)
+    except StackError as error:
+        yield Finding(part, str(error), remedy)
+
+
+CHECKS = (settings, files, port)

@@ -1,0 +1,120 @@
+"""Checks of the services, their images and volumes, and the code locations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+from cli import commands, health
+from cli.doctor import Finding
+from cli.errors import StackError
+from cli.stack import Stack, docker
+
+NEAR_LIMIT = 0.9
+# What the guard writes of each request that it refuses, and how far back to look.
+REFUSED, REFUSED_SINCE = '"decision": "refused"', "1h"
+
+
+def states(stack: Stack) -> Iterator[Finding]:
+    """Each service runs and is healthy."""
+    there = stack.services()
+    if not any(state["State"] == "running" for state in there.values()):
+        yield Finding("stack", f"{stack.name} is not up", "make up")
+        return
+    for problem in health.problems_of_services(stack):
+        part, _, what = problem.partition(": ")
+        yield Finding(part, what, "make logs, then make up")
+
+
+def volumes(stack: Stack) -> Iterator[Finding]:
+    """The volumes with the operator's data are there."""
+    if not stack.services():
+        return
+    there = set(docker(*commands.volumes(stack.name)).split())
+    mounted = {
+        volume.get("source")
+        for service in stack.config["services"].values()
+        for volume in service.get("volumes", [])
+        if volume["type"] == "volume"
+    }
+    for name, volume in stack.config["volumes"].items():
+        if name in mounted and volume["name"] not in there:
+            remedy = "./stack restore FILE into a new stack, or make up for an empty volume"
+            yield Finding("volumes", f"{volume['name']} is gone", remedy)
+
+
+def images(stack: Stack) -> Iterator[Finding]:
+    """Each service runs the image that was built last."""
+    for service, state in stack.services().items():
+        config = stack.config["services"].get(service)
+        if not config or state["State"] != "running":
+            continue
+        built = docker("image", "ls", "--quiet", "--no-trunc", config["image"]).strip()
+        runs = docker("inspect", "--format", "{{.Image}}", state["ID"]).strip()
+        if not built:
+            yield Finding(service, f"the image {config['image']} is gone", "make up")
+        elif built != runs:
+            yield Finding(service, "a newer image is built than it runs", "make up, or make deploy")
+
+
+def memory(stack: Stack) -> Iterator[Finding]:
+    """No service is close to its memory limit, or was killed at it."""
+    running = {state["Name"]: service for service, state in stack.services().items()
+               if state["State"] == "running"}  # fmt: skip
+    if not running:
+        return
+    listed = docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemPerc}}", *running)
+    for line in listed.splitlines():
+        name, _, share = line.partition("\t")
+        if float(share.rstrip("%")) > 100 * NEAR_LIMIT:
+            yield Finding(
+                running[name], f"it uses {share} of its memory limit", _more(running[name])
+            )
+    for name, service in running.items():
+        state = cast(
+            "dict[str, Any]", json.loads(docker("inspect", "--format", "{{json .}}", name))
+        )
+        if state["RestartCount"] > 2:
+            yield Finding(
+                service, f"it was started again {state['RestartCount']} times", "make logs"
+            )
+
+
+def _more(service: str) -> str:
+    return f"more mem_limit for {service} in docker-compose.override.yml"
+
+
+def locations(stack: Stack) -> Iterator[Finding]:
+    """Each code location loads, and its variables are set."""
+    if not answers(stack):
+        return
+    for problem in [*health.location_errors(stack), *health.unset_variables(stack)]:
+        yield Finding("code locations", problem, "correct it, then make up")
+    for line in health.not_served(stack):
+        yield Finding("code locations", line, "move it, then make up")
+
+
+def refusals(stack: Stack) -> Iterator[Finding]:
+    """The guard has refused nothing lately."""
+    state = stack.services().get("guard", {})
+    if state.get("State") != "running":
+        return
+    log = docker("logs", f"--since={REFUSED_SINCE}", state["ID"])
+    refused = [line for line in log.splitlines() if REFUSED in line]
+    if refused:
+        reason = json.loads(refused[-1][refused[-1].index("{") :]).get("reason", "")
+        what = f"{len(refused)} requests refused in the last hour; the last: {reason}"
+        yield Finding("guard", what, "docker compose logs guard; docs/security.md says why")
+
+
+def answers(stack: Stack) -> bool:
+    """Whether the web server can be asked."""
+    try:
+        stack.graphql("{ version }")
+    except StackError:
+        return False
+    return True
+
+
+CHECKS = (volumes, states, images, memory, locations, refusals)

@@ -1,0 +1,202 @@
+"""`./stack doctor` names each fault that is planted, and nothing on a healthy stack."""
+
+import json
+import socket
+import subprocess
+import sys
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.cli import docker
+from support.harness import wait_until
+
+# Copies a run that has ended: with another ID, status and age.
+COPY = """INSERT INTO runs (run_id, snapshot_id, pipeline_name, status, run_body, create_timestamp,
+  update_timestamp) SELECT '{new}', snapshot_id, pipeline_name, '{status}',
+  replace(replace(run_body, '{old}', '{new}'), 'SUCCESS', '{status}'),
+  timezone('utc', now()) - interval '1 hour', timezone('utc', now()) - interval '1 hour'
+FROM runs WHERE run_id = '{old}'"""
+
+
+@pytest.fixture(scope="module")
+def stack(stacks):
+    """A stack of its own: the guard of the shared one has refused much."""
+    made = stacks.make("doctor")
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    yield made
+    stacks.remove(made)
+
+
+def findings(stack, **settings):
+    """What doctor finds: a line for each finding."""
+    done = stack.verb("doctor", "--json", **settings)
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)["findings"]
+    assert done.returncode == bool(found)
+    assert all(one["remedy"] for one in found)
+    return [f"{one['part']}: {one['what']}" for one in found]
+
+
+def first(stack, **settings):
+    """The finding to begin with."""
+    return findings(stack, **settings)[0]
+
+
+def test_nothing_is_said_of_a_healthy_stack(stack, finished_run):
+    assert wait_until(stack.is_healthy, "the stack to be healthy")
+    done = stack.verb("doctor")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert done.stdout == "Nothing is wrong.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("HTP_PORT=3000", "did you mean HTTP_PORT"),
+        ("KEEP_RUNS=soon", "KEEP_RUNS='soon' cannot be used"),
+        ("PATH=/nowhere", ".env sets PATH"),
+        ("COMPOSE_PROFILES=warehuose", "did you mean warehouse"),
+        ("CA_BUNDLE=/no/such/file", "CA_BUNDLE=/no/such/file: there is no such file"),
+        ("BACKUP_PASSPHRASE=/no/such/file", "BACKUP_PASSPHRASE=/no/such/file: there is no such"),
+        ("CODE=no_such_project", "there is no such folder"),
+        ("DOCKER_SOCKET=/no/such/socket", "is not the socket of a Docker engine"),
+        ("TLS_CERTIFICATE=/etc/hostname", "TLS_CERTIFICATE also needs TLS_KEY"),
+    ],
+)
+def test_a_wrong_setting_is_named(stack, line, said):
+    file = stack.root / ".env"
+    assert not file.exists()
+    file.write_text(f"{line}\n")
+    try:
+        assert said in first(stack)
+    finally:
+        file.unlink()
+
+
+def test_an_engine_that_does_not_answer_is_named(stack):
+    assert first(stack, DOCKER_HOST="unix:///no/such/engine.sock").startswith("engine: ")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, "there is no docker client"),
+        ('[ "$*" = "compose version --short" ] && echo 2.20.1 || exec {docker} "$@"', "too old"),
+        ('[ "$1" = compose ] && exit 1 || exec {docker} "$@"', "docker has no `compose`"),
+    ],
+)
+def test_a_client_that_cannot_be_used_is_named(stack, tmp_path, script, said):
+    real = subprocess.run(["which", "docker"], capture_output=True, text=True, check=True)
+    # A folder with what the command needs besides.
+    (tmp_path / "python3").symlink_to(Path(sys.executable).resolve())
+    for tool in ("sh", "dirname", "readlink"):
+        where = subprocess.run(["which", tool], capture_output=True, text=True, check=True)
+        (tmp_path / tool).symlink_to(where.stdout.strip())
+    if script:
+        (tmp_path / "docker").write_text(
+            f"#!/bin/sh\n{script.format(docker=real.stdout.strip())}\n"
+        )
+        (tmp_path / "docker").chmod(0o755)
+    assert said in first(stack, PATH=str(tmp_path))
+
+
+def test_a_port_of_somebody_else_is_named(stack):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert f"port {port} on 127.0.0.1 cannot be used" in first(stack, HTTP_PORT=str(port))
+
+
+@contextmanager
+def stopped(stack, service, how=("stop", "start")):
+    container = stack.container_of(service)
+    docker(how[0], container)
+    try:
+        yield container
+    finally:
+        docker(how[1], container)
+        wait_until(stack.is_healthy, "the stack to be healthy again")
+
+
+@pytest.mark.parametrize("service", ["daemon", "guard", "code_location", "webserver", "postgres"])
+def test_a_service_that_has_stopped_is_named(stack, service):
+    with stopped(stack, service):
+        assert any(one.startswith(f"{service}: exited") for one in findings(stack))
+
+
+def test_a_service_that_hangs_is_named(stack):
+    with stopped(stack, "daemon", ("pause", "unpause")):
+        assert any(one.startswith("daemon: paused") for one in findings(stack))
+
+
+def test_a_daemon_that_is_silent_is_named_and_so_are_runs_that_wait(stack, finished_run):
+    stuck, waiting = (str(uuid.uuid4()) for _ in range(2))
+    with stopped(stack, "daemon", ("pause", "unpause")):
+        stack.sql("UPDATE daemon_heartbeats SET timestamp = timestamp - interval '1 hour'")
+        try:
+            for new, status in ((stuck, "STARTING"), (waiting, "QUEUED")):
+                stack.sql(COPY.format(new=new, old=finished_run, status=status))
+            found = "\n".join(findings(stack))
+        finally:
+            stack.sql(f"DELETE FROM runs WHERE run_id IN ('{stuck}', '{waiting}')")
+    assert "daemon: its SENSOR thread is silent for 36" in found
+    assert f"runs: the run {stuck[:8]} of process_numbers neither starts nor ends" in found
+    assert "queue: 1 runs wait, the first for 36" in found
+
+
+def test_an_image_that_no_container_runs_yet_is_named(stack):
+    name = stack.config["services"]["code_location"]["image"]
+    before = docker("image", "inspect", "--format", "{{.Id}}", name).strip()
+    docker("tag", stack.config["services"]["guard"]["image"], name)
+    try:
+        assert "code_location: a newer image is built than it runs" in findings(stack)
+    finally:
+        docker("tag", before, name)
+
+
+def test_two_code_servers_are_named(stack):
+    options = "--no-build", "--no-deps", "--no-recreate", "--scale=code_location=2"
+    stack.compose("up", "--detach", "--wait", *options, "code_location")
+    try:
+        assert any("two run: a deploy goes on" in one for one in findings(stack))
+    finally:
+        stack.compose("up", "--detach", "--wait", "--no-build", "--no-deps", "code_location")
+    assert wait_until(stack.is_healthy, "the stack to be healthy again")
+
+
+def test_a_restore_that_was_interrupted_is_named(stack):
+    volume = f"{stack.name}_restoring"
+    docker("volume", "create", f"--label=com.docker.compose.project={stack.name}", volume)
+    try:
+        assert "a restore" in first(stack)
+    finally:
+        docker("volume", "rm", volume)
+
+
+def test_another_stack_of_this_folder_and_a_foreign_container_with_our_name_are_named(stack):
+    image = stack.config["services"]["guard"]["image"]
+    folder = f"--label=com.docker.compose.project.working_dir={stack.root}"
+    other = f"--label=com.docker.compose.project={stack.name}-mistyped"
+    name = f"{stack.name}-daemon-7"
+    mine = docker("create", folder, other, image, "true").strip()
+    docker("create", f"--name={name}", "--label=com.docker.compose.project=other", image, "true")
+    try:
+        found = findings(stack)
+        assert f"stacks: this folder also has the stack {stack.name}-mistyped" in found
+        assert f"daemon: the container {name} is not of this stack" in found
+    finally:
+        docker("rm", mine, name)
+
+
+def test_requests_that_the_guard_refuses_are_named(stack):
+    program = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/guard/docker.sock');"
+        "s.sendall(b'GET /v1.43/images/json HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); s.recv(99)"
+    )
+    stack.compose("exec", "-T", "webserver", "python", "-c", program)
+    assert any("requests refused in the last hour" in one for one in findings(stack))
