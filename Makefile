@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch deploy rollback deploys doctor secret location down destroy backup backup-verify restore upgrade status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench bench-million bench-quick lint format lock
+.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore upgrade status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench bench-million bench-quick lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -14,7 +14,7 @@ setup: ## Install what this machine lacks, and get the base images.
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
 # NAME=<location>, FROM=<folder>, REMOVE=1, WAIT=1, KEEP=<n>, LOCATION=<name>,
 # BACKUP=<file>, KEY=<file> and PASSPHRASE=<file> set its most used flags.
-demo up watch deploys status doctor sizes upgrade:
+demo up watch deploys status doctor sizes upgrade rotate:
 	@./stack $@
 
 down:

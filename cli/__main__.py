@@ -27,6 +27,7 @@ from cli.verbs import (
     logs,
     restore,
     rollback,
+    rotate,
     run_step,
     secret,
     sizes,
@@ -39,7 +40,7 @@ from cli.verbs import (
 # In the order in which an operator needs them.
 VERBS: tuple[ModuleType, ...] = (
     demo, up, watch, deploy, rollback, deploys, location, status, doctor, credentials, logs,
-    secret, run_step, sizes, dagster, backup, backup_verify, restore, upgrade, down,
+    secret, rotate, run_step, sizes, dagster, backup, backup_verify, restore, upgrade, down,
     destroy,
 )  # fmt: skip
 

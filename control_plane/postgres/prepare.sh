@@ -35,11 +35,22 @@ pgpass() { # argument: role. Prints a libpq passfile with its password.
     sed -n "s/^ALTER ROLE \(dagster_$1\) PASSWORD '\(.*\)';$/*:*:*:\1:\2/p" "$SERVER_DIR/passwords.sql"
 }
 
+new_passwords() { # prints SQL that sets a new password for each role
+    for role in $ROLES; do
+        printf "ALTER ROLE dagster_%s PASSWORD '%s';\n" "$role" "$(new_password)"
+    done
+}
+
+# `./stack rotate`: new passwords for everything. The caller tells the server, which runs.
+if [ "${1:-}" = rotate ]; then
+    passwords=$(new_passwords)
+    write "$SERVER_DIR/passwords.sql" postgres <<<"$passwords"
+    rm -f "$SIGN_IN_DIR"/*
+fi
+
 # This file stores the passwords. Each start writes the other files from it.
 if [ ! -s "$SERVER_DIR/passwords.sql" ]; then
-    passwords=$(for role in $ROLES; do
-        printf "ALTER ROLE dagster_%s PASSWORD '%s';\n" "$role" "$(new_password)"
-    done)
+    passwords=$(new_passwords)
     if [ -n "$volume_major" ]; then
         echo "prepare: the volume with the database passwords is empty; setting new passwords"
         if ! set_passwords <<<"$passwords"; then

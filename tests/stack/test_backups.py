@@ -109,6 +109,13 @@ def test_a_restored_stack_of_another_name_has_all_that_the_backup_has(
     # Runs that were in progress or in the queue end here as well.
     for run in original.in_progress:
         assert copy.finished(run, 240) in ("SUCCESS", "FAILURE")
+    # In the place of what is there, as for another version of Postgres.
+    later = copy.run("process_numbers")
+    words = "restore", str(backup), "--passphrase", str(passphrase), "--replace"
+    done = copy.verb(*words)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert copy.events(original.asset_run) == original.events(original.asset_run)
+    assert not copy.sql(f"SELECT FROM runs WHERE run_id = '{later}'")
 
 
 def test_a_backup_is_verified_row_by_row_and_nothing_is_left_of_the_copy(
@@ -228,15 +235,13 @@ def moments(count, seconds):
     return [chosen.uniform(0.5, seconds) for _ in range(count)]
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.whole)])
-def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(
-    original, count, passphrase
-):
+@pytest.mark.whole
+def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(original, passphrase):
     folder = original.root / "backups"
     # One that is not complete has a dot before its name.
     there = set(folder.glob("[!.]*"))
     settings = {"BACKUP_PASSPHRASE": str(passphrase)}
-    for moment in moments(count, 5):
+    for moment in moments(5, 5):
         if killed(original, moment, "backup", **settings) == -signal.SIGKILL:
             assert set(folder.glob("[!.]*")) == there
     file = write(original, **settings)
@@ -245,10 +250,10 @@ def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(
     assert not docker("ps", "--all", "--quiet", left)
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.whole)])
-def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, count, new_stack):
+@pytest.mark.whole
+def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, new_stack):
     copy = new_stack("interrupted")
-    for moment in moments(count, 15):
+    for moment in moments(5, 15):
         killed(copy, moment, "restore", str(plain), "--no-start")
         volumes = docker("volume", "ls", "--quiet").split()
         if f"{copy.name}_restoring" in volumes:
@@ -266,6 +271,7 @@ def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, count
     assert f"{copy.name}_restoring" not in docker("volume", "ls", "--quiet").split()
 
 
+@pytest.mark.whole
 def test_older_backups_go_when_there_are_enough(original, passphrase):
     folder = original.root / "backups"
     settings = {"BACKUP_PASSPHRASE": str(passphrase)}
@@ -279,6 +285,7 @@ def test_older_backups_go_when_there_are_enough(original, passphrase):
     others.unlink()
 
 
+@pytest.mark.whole
 def test_a_backup_is_made_each_day_at_the_time_that_is_set(original, passphrase, tmp_path):
     settings = {
         "COMPOSE_PROFILES": "backup", "BACKUP_KEEP": "1", "BACKUP_FOLDER": str(tmp_path),
@@ -300,6 +307,7 @@ def test_a_backup_is_made_each_day_at_the_time_that_is_set(original, passphrase,
     assert "backup" not in original.services()
 
 
+@pytest.mark.whole
 def test_a_backup_for_a_key_can_be_read_with_the_private_key_only(original, backup, tmp_path):
     image = f"{original.name}-backup:current"
     private, public = tmp_path / "private", tmp_path / "public"

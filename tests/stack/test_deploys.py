@@ -166,7 +166,7 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(depl
     ("text", "reason"),
     [
         ("import no_such_package\n", "does not load: .*no_such_package"),
-        ("def broken(:\n", "does not load: .*SyntaxError"),
+        pytest.param("def broken(:\n", "does not load: .*SyntaxError", marks=pytest.mark.whole),
         (TRIGGERS.replace("def each_minute", "def other"), "each_minute, which is switched on, is"),
     ],
 )
@@ -188,6 +188,7 @@ def test_code_that_does_not_load_or_loses_what_is_on_never_becomes_live(deployed
     assert docker("image", "inspect", "--format", "{{.Id}}", named).strip() == before
 
 
+@pytest.mark.whole
 def test_a_deploy_says_what_is_added_and_removed(deployed):
     text = TRIGGERS.replace(
         "@dg.job\n", "@dg.job(name='other')\ndef other_job():\n    note_version()\n\n\n@dg.job\n"
@@ -198,9 +199,9 @@ def test_a_deploy_says_what_is_added_and_removed(deployed):
     assert "jobs removed: other" in succeed(deployed, "deploy")
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.whole)])
-def test_a_deploy_that_is_killed_is_named_if_it_matters_and_the_next_one_is_whole(deployed, count):
-    for number in range(count):
+@pytest.mark.whole
+def test_a_deploy_that_is_killed_is_named_if_it_matters_and_the_next_one_is_whole(deployed):
+    for number in range(5):
         write(deployed, TRIGGERS.replace('"first"', f'"number {number}"'))
         verb = subprocess.Popen(
             [*COMMAND, "deploy"], cwd=deployed.root, env=deployed.environment,

@@ -123,7 +123,10 @@ def stopped(stack, service, how=("stop", "start")):
         wait_until(stack.is_healthy, "the stack to be healthy again")
 
 
-@pytest.mark.parametrize("service", ["daemon", "guard", "code_location", "webserver", "postgres"])
+LONG = [pytest.param(one, marks=pytest.mark.whole) for one in ("daemon", "guard", "postgres")]
+
+
+@pytest.mark.parametrize("service", ["code_location", "webserver", *LONG])
 def test_a_service_that_has_stopped_is_named(stack, service):
     with stopped(stack, service):
         assert any(one.startswith(f"{service}: exited") for one in findings(stack))
@@ -159,6 +162,7 @@ def test_an_image_that_no_container_runs_yet_is_named(stack):
         docker("tag", before, name)
 
 
+@pytest.mark.whole
 def test_two_code_servers_are_named(stack):
     options = "--no-build", "--no-deps", "--no-recreate", "--scale=code_location=2"
     stack.compose("up", "--detach", "--wait", *options, "code_location")

@@ -1,11 +1,13 @@
 """A secret is read by the runs of its code location, and is nowhere else."""
 
 import json
+import re
 import subprocess
 
 import pytest
 
 from support.cli import COMMAND, docker
+from support.harness import wait_until
 
 VALUE, OTHER = "s3cr3t-f0r-th3-t3st", "an0th3r-s3cr3t"
 READS = """
@@ -106,3 +108,30 @@ def test_a_secret_that_is_named_and_not_stored_is_refused_by_name(keeper):
     assert "./stack secret not_there" in done.stderr
     assert keeper.verb("deploy").returncode == 0
     keeper.run("reads_secret")
+
+
+def test_all_passwords_are_replaced_while_runs_go_on_and_none_is_lost(keeper):
+    files = "/run/postgres-credentials/passwords.sql", "/run/sign-in-credentials/dagster"
+
+    def passwords():
+        found = [keeper.compose("exec", "-T", "postgres", "cat", files[0]).stdout]
+        return [*found, keeper.compose("exec", "-T", "sign_in", "cat", files[1]).stdout]
+
+    before = passwords()
+    runs = [keeper.launch("process_numbers") for _ in range(6)]
+    done = keeper.verb("rotate")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    after = passwords()
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    for cached in ("client", "password"):
+        keeper.__dict__.pop(cached, None)
+    for run in runs:
+        assert keeper.finished(run) == "SUCCESS"
+        assert not keeper.retries_of(run)
+    keeper.run("process_numbers_asset")
+    # The old ones open nothing.
+    role, old = re.search(r"(dagster_code) PASSWORD '(.*)'", before[0]).groups()
+    (refused,) = [keeper.as_role(role, ["SELECT 1"], password=old)]
+    assert "password authentication failed" in refused
+    assert old not in keeper.compose("logs", "postgres").stdout
+    assert wait_until(keeper.is_healthy, "the stack to be healthy")

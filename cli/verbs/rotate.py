@@ -1,0 +1,41 @@
+"""Set new passwords for the web UI and for all database roles, while runs go on."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from cli import locks
+from cli.errors import StackError
+from cli.output import say
+from cli.stack import Stack
+
+PASSWORDS = "/run/postgres-credentials/passwords.sql"
+
+
+def add(parser: ArgumentParser) -> None:
+    """It has no flags."""
+    del parser
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when not all have their new passwords: the same command again mends it."""
+    del flags
+    if stack.services().get("postgres", {}).get("State") != "running":
+        raise StackError(f"the stack {stack.name} is not up: make up")
+    with locks.alone(stack, "rotate"):
+        # It writes the files of all clients. Who connects now waits for what follows.
+        stack.compose("run", "--rm", "--no-TTY", "--no-deps", "prepare", "prepare", "rotate")
+        # Postgres logs failed statements, and these contain passwords.
+        quiet = "--env=PGOPTIONS=-c log_min_error_statement=panic"
+        client = (
+            "psql",
+            "--username=postgres",
+            "--dbname=dagster",
+            "--quiet",
+            "--single-transaction",
+        )
+        options = "--set=ON_ERROR_STOP=1", f"--file={PASSWORDS}"
+        stack.compose("exec", "--no-TTY", quiet, "postgres", *client, *options)
+        stack.compose("exec", "--no-TTY", "postgres", "is-healthy")
+        stack.compose("restart", "sign_in")
+    say("all passwords are new, and all users of the web UI are signed out (make credentials)")
