@@ -169,3 +169,10 @@ class Backups:
 def is_kept(volume: str) -> bool:
     """Whether a backup has the files of a volume."""
     return not NOT_KEPT.fullmatch(volume)
+
+
+def folder(stack: Stack) -> str:
+    """BACKUP_FOLDER: where the service of each night writes."""
+    volumes: list[dict[str, str]] = stack.with_all_profiles.config["services"][SERVICE]["volumes"]
+    (found,) = (one["source"] for one in volumes if one["target"] == "/backups")
+    return found

@@ -49,7 +49,7 @@ def create(stack: Stack, name: str, folder: str | None) -> None:
             if file.is_file() and file.suffix != ".pyc":
                 (target / where).parent.mkdir(parents=True, exist_ok=True)
                 (target / where).write_text(file.read_text().replace("@name@", name))
-    for file, line in ((INCLUDES, _line(name)), (BACKUP, _data(name))):
+    for file, line in ((INCLUDES, _line(name)), (BACKUP, _data(name, project))):
         (stack.root / file).write_text((stack.root / file).read_text() + line)
     _set_profiles(stack.root, lambda profiles: [*profiles, name])
     say(f"the code location {name} serves {project}; its files: locations/{name}/. Now: make up")
@@ -67,7 +67,8 @@ def remove(stack: Stack, name: str) -> None:
         stack.with_all_profiles.compose("rm", "--stop", "--force", name, f"{name}_files")
     includes.write_text(text.replace(_line(name), ""))
     backup = stack.root / BACKUP
-    backup.write_text(backup.read_text().replace(_data(name), ""))
+    kept = [one for one in backup.read_text().splitlines(True) if f"/{name}-" not in one]
+    backup.write_text("".join(one for one in kept if f"target: /projects/{name}," not in one))
     _set_profiles(stack.root, lambda profiles: [one for one in profiles if one != name])
     for file in ("compose.yml", "workspace.yaml"):
         (target / file).unlink(missing_ok=True)
@@ -88,9 +89,11 @@ def _line(name: str) -> str:
     return f"  - {{path: locations/{name}/compose.yml, project_directory: .}}\n"
 
 
-def _data(name: str) -> str:
+def _data(name: str, project: str) -> str:
     volumes = f"{name}-data", f"{name}-settings"
-    return "".join(f"      - {one}:/volumes/{one}:ro\n" for one in volumes)
+    lines = "".join(f"      - {one}:/volumes/{one}:ro\n" for one in volumes)
+    where = f'source: "{project}", target: /projects/{name}, read_only: true'
+    return f"{lines}      - {{type: bind, {where}}}\n"
 
 
 def _set_profiles(root: Path, change: Callable[[list[str]], list[str]]) -> None:

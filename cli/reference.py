@@ -22,8 +22,10 @@ Each verb is available as `./stack VERB` and, except `dagster`, as `make VERB`. 
 if the verb succeeded. It is 1 if the verb failed: the last line is the reason. It is 2 if the verb
 or a flag is wrong. `make VERB` ends with 2 in both cases. Only `./stack` accepts flags. With make,
 use `FORCE=1` (destroy), `FOLLOW=1` and `RUN=<id>` (logs), `RUN=<id>` and `STEP=<key>` (run-step),
-`WAIT=1` (down), `FOR=<user>` (credentials), and `NAME=<name>`, `FROM=<folder>` and `REMOVE=1`
-(location).
+`WAIT=1` (down), `FOR=<user>` (credentials), `NAME=<name>`, `FROM=<folder>` and `REMOVE=1`
+(location), `LOCATION=<name>` (deploy, rollback, secret), `NAME=<name>` and `REMOVE=1` (secret),
+`KEEP=<number>` (backup), and `BACKUP=<file>`, `KEY=<file>` and `PASSPHRASE=<file>` (backup-verify,
+restore).
 
 {verbs}
 ## For contributors

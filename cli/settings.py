@@ -10,15 +10,17 @@ from pathlib import Path
 from cli.output import note, say
 from cli.stack import Stack
 
-# Those that say which stack this is. A backup may go into another one.
-OWN = ("STACK_NAME", "HTTP_PORT")
+# The stack's own settings. The others are read by what these say.
+FIRST = ".env"
 
 
 def paths(stack: Stack) -> dict[str, Path]:
     """Where the operator's files are, or would be, by their names in a backup."""
     names = (".env", "docker-compose.override.yml", "dagster.yaml")
     files = {name: stack.root / name for name in names}
-    files |= {f"{service}.env": folder / ".env" for service, folder in stack.projects.items()}
+    # Also those of code locations that are switched off.
+    projects = stack.with_all_profiles.projects
+    files |= {f"{service}.env": folder / ".env" for service, folder in projects.items()}
     return {name: file.absolute() for name, file in files.items()}
 
 
@@ -32,7 +34,7 @@ def put(stack: Stack, texts: Mapping[str, str]) -> None:
     places = paths(stack)
     for name in sorted(set(texts) & set(places)):
         file = places[name]
-        text = _of(stack, texts[name]) if name == ".env" else texts[name]
+        text = _of(stack, texts[name]) if name == FIRST else texts[name]
         if not file.exists():
             _write(file, text)
             say(f"wrote {file}")
@@ -43,11 +45,12 @@ def put(stack: Stack, texts: Mapping[str, str]) -> None:
 
 
 def _of(stack: Stack, text: str) -> str:
-    """A .env with the name and port that this stack has."""
-    for name in OWN:
-        if name in stack.environment:
+    """A .env with the name that this stack has, and with its port if that was chosen for it."""
+    own = {"STACK_NAME": stack.name, "HTTP_PORT": stack.environment.get("HTTP_PORT")}
+    for name, value in own.items():
+        if value:
             text = re.sub(rf"(?m)^\s*(export\s+)?{name}\s*=.*\n?", "", text)
-            text = f"{name}={stack.environment[name]}\n{text}"
+            text = f"{name}={value}\n{text}"
     return text
 
 

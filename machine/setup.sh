@@ -72,7 +72,7 @@ require_disk() {
     while [ ! -d "$root" ]; do root=$(dirname "$root"); done
     free=$(df --output=avail -m "$root" | tail -n 1)
     [ "$free" -ge "$DISK_NEEDED_MIB" ] ||
-        refuse "too little disk: $((free)) MiB free at $root, $DISK_NEEDED_MIB MiB needed; free some (docker system prune) or set DISK_NEEDED_MIB"
+        refuse "too little disk: $((free)) MiB free at $root, $DISK_NEEDED_MIB MiB needed; free some (docker builder prune) or set DISK_NEEDED_MIB"
 }
 
 # --- python: the operator's commands and the tests run on the host ------------------------------

@@ -14,9 +14,7 @@ from cli.stack import Stack
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
-    parser.add_argument(
-        "--to", metavar="FOLDER", default="backups", help="where (default: backups/)"
-    )
+    parser.add_argument("--to", metavar="FOLDER", help="where (default: BACKUP_FOLDER)")
     parser.add_argument(
         "--keep", metavar="N", type=int, help="then delete the older ones of this stack, except N"
     )
@@ -33,7 +31,7 @@ def make(stack: Stack, flags: Namespace) -> Path:
         raise StackError("--keep: at least 1")
     if stack.services().get("postgres", {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")
-    folder = stack.root / flags.to
+    folder = stack.root / (flags.to or backups.folder(stack))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locks.alone(stack, "backup"):
         for interrupted in folder.glob(f".{stack.name}-*.partial"):

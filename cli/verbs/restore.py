@@ -43,8 +43,11 @@ def run(stack: Stack, flags: Namespace) -> None:
             docker(*commands.create_volume(stack.name, checks.RESTORING))
             down.stop(stack, volumes=True)
             backup.empty()
-        settings.put(stack, backup.settings(file))
-        stack = Stack(stack.root, stack.environment)  # with the settings that are there now
+        texts = backup.settings(file)
+        # First .env: it says where the other files are.
+        settings.put(stack, {name: texts[name] for name in texts if name == settings.FIRST})
+        stack = Stack(stack.root, stack.environment)
+        settings.put(stack, {name: texts[name] for name in texts if name != settings.FIRST})
         backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
         docker(*commands.create_volume(stack.name, checks.RESTORING))
         say("filling the stack")

@@ -29,7 +29,14 @@ def run(stack: Stack, flags: Namespace) -> None:
             raise StackError(f"{service} does not run: make up")
         deploys.finish(stack, service)
         ((_, now), *_) = deploys.servers(stack, service)
-        earlier = target(deploys.history(stack), service, now)
+        history = deploys.history(stack)
+        if [row["image"] for row in history if row["service"] == service][:1] not in ([], [now]):
+            deploys.note(stack, service, "rollback")
+            say(
+                f"an interrupted rollback or deploy is complete: {now[7:19]} is live (make deploys)"
+            )
+            return
+        earlier = target(history, service, now)
         name = stack.config["services"][service]["image"]
         docker("tag", earlier, name)
         try:

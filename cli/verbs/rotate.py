@@ -9,7 +9,7 @@ from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack
 
-PASSWORDS = "/run/postgres-credentials/passwords.sql"
+STATEMENTS = "/run/postgres-credentials/passwords.sql"
 
 
 def add(parser: ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(stack: Stack, flags: Namespace) -> None:
             "--quiet",
             "--single-transaction",
         )
-        options = "--set=ON_ERROR_STOP=1", f"--file={PASSWORDS}"
+        options = "--set=ON_ERROR_STOP=1", f"--file={STATEMENTS}"
         stack.compose("exec", "--no-TTY", quiet, "postgres", *client, *options)
         stack.compose("exec", "--no-TTY", "postgres", "is-healthy")
         stack.compose("restart", "sign_in")

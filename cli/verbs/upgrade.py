@@ -1,45 +1,47 @@
-"""Back up, then build and start this checkout's version, and check it. Call it after `git pull`."""
+"""Back up, get the newest commits, build and start them, and check the stack."""
 
 from __future__ import annotations
 
+import subprocess
 from argparse import ArgumentParser, Namespace
 
-from cli import builds, deploys
 from cli.errors import StackError
-from cli.output import say
-from cli.stack import Stack, docker
-from cli.verbs import backup, up
-
-LABEL = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
+from cli.output import note, say
+from cli.stack import Stack
+from cli.verbs import backup
 
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
     backup.add(parser)
+    what = "what to check out (default: `git pull`)"
+    parser.add_argument("--revision", metavar="REVISION", help=what)
 
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError with the command that goes back."""
-    before = revision(stack)
+    if git(stack, "status", "--porcelain", "--untracked-files=no"):
+        raise StackError("there are changes that are not committed: commit them first (git status)")
+    before = git(stack, "rev-parse", "HEAD")
+    # By the version that runs: it can restore this file.
     file = backup.make(stack, flags)
-    try:
-        say("building")
-        failed = builds.build(stack)
-        if failed:
-            raise StackError(next(iter(failed.values())))
-    except StackError as error:
-        raise StackError(f"{error}. Nothing was replaced: the version before runs on") from None
-    try:
-        up.run(stack, Namespace())
-    except StackError as error:
-        back = f"git checkout {before} && ./stack restore {file} --replace"
-        raise StackError(f"{error}. To go back: {back}") from None
-    say(f"upgraded from {before} to {revision(stack)}; the backup of before: {file}")
+    back = f"git checkout {before[:12]} && ./stack restore {file} --replace"
+    say(f"to go back: {back}")
+    pull = ("checkout", "--quiet", flags.revision) if flags.revision else ("pull", "--ff-only")
+    git(stack, *pull)
+    say(f"from {before[:12]} to {git(stack, 'rev-parse', 'HEAD')[:12]}")
+    # By the version that came.
+    up = subprocess.run(["./stack", "up"], cwd=stack.root, env=stack.environment, check=False)
+    if up.returncode:
+        raise StackError(f"the reason is above. To go back: {back}")
 
 
-def revision(stack: Stack) -> str:
-    """The commit that the web server was built from; raises StackError if it does not run."""
-    running = deploys.servers(stack, "webserver")
-    if not running:
-        raise StackError(f"the stack {stack.name} is not up: make up starts this version")
-    return docker("image", "inspect", "--format", LABEL, running[0][1]).strip()
+def git(stack: Stack, *words: str) -> str:
+    """Runs git; returns what it said, or raises StackError with its reason."""
+    done = subprocess.run(
+        ["git", *words], cwd=stack.root, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        note(done.stderr.strip())
+        raise StackError(f"git {words[0]} failed: nothing was replaced")
+    return done.stdout.strip()

@@ -13,8 +13,7 @@ collect_settings() { # the operator's files, as cli/settings.py names them
     for name in .env docker-compose.override.yml dagster.yaml; do
         [ ! -f "/checkout/$name" ] || cp "/checkout/$name" "$SETTINGS/"
     done
-    [ ! -f /project/.env ] || cp /project/.env "$SETTINGS/code_location.env"
-    for file in /checkout/locations/*/.env; do
+    for file in /projects/*/.env; do
         [ ! -f "$file" ] || cp "$file" "$SETTINGS/$(basename "$(dirname "$file")").env"
     done
 }
@@ -27,7 +26,7 @@ make_backup() {
     rm -f "$FOLDER/.$STACK_NAME"-*.partial
     collect_settings
     umask 077
-    if /opt/backup/run.sh write "{\"stack\": \"$STACK_NAME\"}" >"$partial" && sync "$partial" && mv "$partial" "$FOLDER/$name"; then
+    if /opt/backup/run.sh write "{\"stack\": \"$STACK_NAME\"}" >"$partial" && chown --reference="$FOLDER" "$partial" && sync "$partial" && mv "$partial" "$FOLDER/$name"; then
         echo "backup: $name, $(stat -c %s "$FOLDER/$name") bytes"
         rm -f "$FAILED"
         # Their names sort by time.
@@ -40,6 +39,11 @@ make_backup() {
     fi
 }
 
+# One that failed, or that was due while this machine was off.
+if [ -n "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*")" ] &&
+    [ -z "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*" -newermt '25 hours ago')" ]; then
+    make_backup
+fi
 while true; do
     seconds=$((($(date -u -d "$BACKUP_AT" +%s) - $(date +%s) + 86400) % 86400))
     echo "backup: the next one is in $((seconds / 60)) minutes"
