@@ -57,8 +57,8 @@ class Backups:
                 "a backup has a passphrase or keys, not both: BACKUP_PASSPHRASE, BACKUP_KEYS"
             )
         for file in self.secrets.values():
-            if not file.is_file() or not file.read_text().strip():
-                raise StackError(f"{file}: there is no such file, or it is empty")
+            if not file.is_file() or not file.read_text().partition("\n")[0].strip():
+                raise StackError(f"{file}: there is no such file, or its first line is empty")
 
     def build(self) -> None:
         """Builds the image, and removes what an interrupted command has left; raises StackError."""
@@ -101,14 +101,17 @@ class Backups:
 
     def check(self, file: Path) -> dict[str, Any]:
         """Reads a whole backup; returns its manifest, or raises StackError with what is wrong."""
-        found: dict[str, Any] = json.loads(self._read(file, "check"))
+        return json.loads(self._read(file, "check"))
+
+    def refuse_unknown(self, file: Path, found: Mapping[str, Any]) -> None:
+        """Raises StackError when a backup has a volume that this checkout has not."""
         unknown = set(found["volumes"]) - set(self.volumes)
         if unknown:
             raise StackError(
-                f"{file}: it has {', '.join(sorted(unknown))}, and this checkout has not: take the"
-                " revision that made it, or add its code location (./stack location)"
+                f"{file}: it has {', '.join(sorted(unknown))}, and this checkout has not. Take the"
+                " revision that made it. If your docker-compose.override.yml defines it: ./stack"
+                " restore FILE --only-settings writes that first"
             )
-        return found
 
     def settings(self, file: Path) -> dict[str, str]:
         """The files of the checkout in a backup: the text by name."""
@@ -176,3 +179,12 @@ def folder(stack: Stack) -> str:
     volumes: list[dict[str, str]] = stack.with_all_profiles.config["services"][SERVICE]["volumes"]
     (found,) = (one["source"] for one in volumes if one["target"] == "/backups")
     return found
+
+
+def left_out(stack: Stack) -> list[str]:
+    """Volumes that the service of each night does not have, if it is switched on."""
+    service: dict[str, Any] = stack.config["services"].get(SERVICE, {})
+    if not service:
+        return []
+    mounted = {one.get("source") for one in service["volumes"]}
+    return sorted(Backups(stack).there.keys() - mounted)

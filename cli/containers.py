@@ -57,8 +57,8 @@ def run_step(
 def secret(stack: str, service: str, image: str, name: str, *, remove: bool) -> list[str]:
     """For docker: stores what is on stdin as a secret of a code location, or removes the secret."""
     folder = "/run/dagster-settings/secrets"  # control_plane/code_server/hand_over.py
-    keep = f'install -d -m 0755 {folder} && install -m 0400 -o 10001 /dev/stdin "{folder}/.new"'
-    script = f'rm "{folder}/$0"' if remove else f'{keep} && mv "{folder}/.new" "{folder}/$0"'
+    keep = f'install -d -m 0755 {folder} && install -m 0400 -o 10001 /dev/stdin "{folder}/.$0.new"'
+    script = f'rm "{folder}/$0"' if remove else f'{keep} && mv "{folder}/.$0.new" "{folder}/$0"'
     return [
         "run", "--rm", "--interactive", "--network=none", "--user=0:0", "--cap-drop=ALL",
         "--cap-add=CHOWN", "--cap-add=DAC_OVERRIDE", "--cap-add=FOWNER", "--entrypoint=sh",
@@ -87,7 +87,9 @@ def backup(
     access = "" if writable else ":ro"
     owner = f"--volume={stack}_owner-credentials:/run/dagster-credentials:ro"
     return [
-        "run", "--rm", "--interactive", "--init", "--read-only", "--tmpfs=/tmp",
+        # What it writes must not go to the engine's logs as well.
+        "run", "--rm", "--interactive", "--log-driver=none", "--init", "--read-only",
+        "--tmpfs=/tmp",
         "--volume=/scratch", f"--label={BACKUP_LABEL}={stack}", "--user=0:0",
         "--security-opt=no-new-privileges",
         "--cap-drop=ALL", *(f"--cap-add={one}" for one in rights),

@@ -95,6 +95,27 @@ def switch(stack: Stack, service: str) -> None:
     reload(stack, service)
 
 
+def go_live(stack: Stack, service: str, before: str) -> None:
+    """Puts the image live that has the service's name, or the one of before again.
+
+    Args:
+        stack: The stack.
+        service: The service.
+        before: The ID of the image that is live.
+
+    Raises:
+        StackError: The one of before is live.
+    """
+    try:
+        switch(stack, service)
+    except BaseException:
+        docker("tag", before, stack.config["services"][service]["image"])
+        running = servers(stack, service)
+        if running and running[0][1] != before:  # it is healthy and does not load
+            switch(stack, service)
+        raise
+
+
 def reload(stack: Stack, service: str) -> None:
     """Makes the web server ask the code server again; raises StackError if it does not load."""
     name = location_of(stack, service)
@@ -113,8 +134,9 @@ def note(stack: Stack, service: str, verb: str) -> None:
         return
     image = running[0][1]
     labels = '{{index .Config.Labels "org.opencontainers.image.%s"}}'
-    named = f"{labels % 'version'} {labels % 'revision'}"
-    version, revision = docker("image", "inspect", "--format", named, image).split()
+    named = f"{labels % 'version'}\t{labels % 'revision'}"
+    said = docker("image", "inspect", "--format", named, image).strip("\n").split("\t")
+    version, revision = (label or "unknown" for label in said)
     values = (service, image, version, revision, verb, getpass.getuser())
     row = ", ".join("'{}'".format(value.replace("'", "''")) for value in values)
     database.rows(

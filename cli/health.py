@@ -13,6 +13,8 @@ from cli.stack import Stack, docker
 
 # What the health checks of two services say (control_plane/probe.py, postgres/is_healthy.sh).
 DISK_FULL, CHECK_DISKS = "the disk is full", ("daemon", "postgres")
+# The mark of parts/backup/nightly.sh.
+BACKUP_FAILED = "exec", "--no-TTY", "backup", "test", "-e", "/scratch/failed"
 
 
 def problems(stack: Stack) -> list[str]:
@@ -35,6 +37,8 @@ def problems_of_services(stack: Stack) -> list[str]:
                          f" {last_line(stack, service) or 'make logs'}")  # fmt: skip
         elif state["Health"] not in ("healthy", ""):
             found.append(f"{service}: {state['Health']}: {_health_output(state['ID'])}")
+        elif service == "backup" and not stack.compose(*BACKUP_FAILED, check=False).returncode:
+            found.append("backup: the last one failed: docker compose logs backup")
         elif service in CHECK_DISKS and DISK_FULL in (said := _health_output(state["ID"])):
             # The service is unhealthy for the engine after three failures, a minute apart.
             found.append(f"{service}: {said}")

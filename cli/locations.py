@@ -92,7 +92,9 @@ def _line(name: str) -> str:
 def _data(name: str, project: str) -> str:
     volumes = f"{name}-data", f"{name}-settings"
     lines = "".join(f"      - {one}:/volumes/{one}:ro\n" for one in volumes)
-    where = f'source: "{project}", target: /projects/{name}, read_only: true'
+    # Compose looks for it from the folder of that file.
+    source = project if project.startswith(("/", "~")) else f"../{project}"
+    where = f'source: "{source}", target: /projects/{name}, read_only: true'
     return f"{lines}      - {{type: bind, {where}}}\n"
 
 

@@ -29,7 +29,7 @@ def remove_services(stack: Stack) -> None:
         # Not by Compose: it may not know them any more.
         containers = [there[service]["ID"] for service in off]
         docker("stop", *containers)
-        docker("rm", *containers)
+        docker("rm", "--volumes", *containers)
 
 
 def remove_networks(stack: Stack) -> None:
@@ -74,9 +74,9 @@ def settings(stack: Stack) -> list[str]:
 
 def has_new_settings(stack: Stack, service: str) -> bool:
     """Whether a project's .env is newer than its code server, which read it at its start."""
-    file = stack.projects[service] / ".env"
+    folder = stack.projects.get(service)
     identifier = stack.services().get(service, {}).get("ID")
-    if not identifier or not file.is_file():
+    if not folder or not identifier or not (file := folder / ".env").is_file():
         return False
     started = docker("inspect", "--format", "{{.State.StartedAt}}", identifier).strip()
     return time.gmtime(file.stat().st_mtime) > time.strptime(started[:19], "%Y-%m-%dT%H:%M:%S")

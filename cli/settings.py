@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import Stack
 
@@ -22,6 +23,20 @@ def paths(stack: Stack) -> dict[str, Path]:
     projects = stack.with_all_profiles.projects
     files |= {f"{service}.env": folder / ".env" for service, folder in projects.items()}
     return {name: file.absolute() for name, file in files.items()}
+
+
+def put_all(stack: Stack, texts: dict[str, str]) -> Stack:
+    """Writes the files of the checkout; returns the stack with them, or raises StackError."""
+    # First .env: it says where the other files are.
+    put(stack, {name: texts[name] for name in texts if name == FIRST})
+    new = Stack(stack.root, stack.environment)
+    put(new, {name: texts[name] for name in texts if name != FIRST})
+    new = Stack(stack.root, stack.environment)
+    if new.name != stack.name:
+        raise StackError(
+            f"your files name the stack {new.name}, not {stack.name}: nothing was filled"
+        )
+    return new
 
 
 def put(stack: Stack, texts: Mapping[str, str]) -> None:
@@ -46,12 +61,12 @@ def put(stack: Stack, texts: Mapping[str, str]) -> None:
 
 def _of(stack: Stack, text: str) -> str:
     """A .env with the name that this stack has, and with its port if that was chosen for it."""
-    own = {"STACK_NAME": stack.name, "HTTP_PORT": stack.environment.get("HTTP_PORT")}
-    for name, value in own.items():
-        if value:
-            text = re.sub(rf"(?m)^\s*(export\s+)?{name}\s*=.*\n?", "", text)
-            text = f"{name}={value}\n{text}"
-    return text
+    own = {"STACK_NAME": stack.name}
+    if "HTTP_PORT" in stack.environment:
+        own["HTTP_PORT"] = stack.environment["HTTP_PORT"]
+    for name in (*own, "COMPOSE_PROJECT_NAME"):
+        text = re.sub(rf"(?m)^\s*(export\s+)?{name}\s*[=:].*\n?", "", text)
+    return "".join(f"{name}={value}\n" for name, value in own.items()) + text
 
 
 def _write(file: Path, text: str) -> None:

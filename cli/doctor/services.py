@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
-from cli import commands, health
+from cli import backups, commands, health
 from cli.doctor import Finding
 from cli.errors import StackError
 from cli.stack import Stack, docker
@@ -42,6 +42,13 @@ def volumes(stack: Stack) -> Iterator[Finding]:
         if name in mounted and volume["name"] not in there:
             remedy = "./stack restore FILE into a new stack, or make up for an empty volume"
             yield Finding("volumes", f"{volume['name']} is gone", remedy)
+
+
+def nightly_backup(stack: Stack) -> Iterator[Finding]:
+    """The backup of each night has all volumes with data."""
+    for name in backups.left_out(stack):
+        remedy = f"add `- {name}:/volumes/{name}:ro` to locations/backup.yml, then make up"
+        yield Finding("backup", f"the one of each night does not have {name}", remedy)
 
 
 def images(stack: Stack) -> Iterator[Finding]:
@@ -117,4 +124,4 @@ def answers(stack: Stack) -> bool:
     return True
 
 
-CHECKS = (volumes, states, images, memory, locations, refusals)
+CHECKS = (volumes, nightly_backup, states, images, memory, locations, refusals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from cli import backups, locks
+from cli import backups, checks, commands, locks
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -26,14 +26,23 @@ def run(stack: Stack, flags: Namespace) -> None:
         raise StackError(f"{file}: there is no such file")
     # Of it, only Postgres ever runs: no schedule, no sensor, no port. Addresses of networks in
     # docker-compose.override.yml are in use by the stack itself.
-    alone = {"STACK_NAME": f"{stack.name}-verify", "COMPOSE_FILE": "docker-compose.yml"}
-    copy = Stack(stack.root, {**stack.environment, **alone})
+    name = f"{stack.name}-verify"
+    own = {"STACK_NAME": name, "COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": "docker-compose.yml"}
+    copy = Stack(stack.root, {**stack.environment, **own})
+    if copy.name != name:
+        raise StackError(
+            f"the copy would have the name {copy.name}: remove `name:` from your files"
+        )
     with locks.alone(copy, "backup"):
         backup = backups.Backups(copy, passphrase=flags.passphrase, key=flags.key)
         known = backups.Backups(stack).volumes
         backup.volumes = {name: f"{copy.name}_{name}" for name in known}
         backup.build()
         found = backup.check(file)
+        backup.refuse_unknown(file, found)
+        if docker(*commands.volumes(name)).split() and not checks.is_being_restored(copy):
+            raise StackError(f"there is a stack {name}, which a verification would delete")
+        docker(*commands.create_volume(name, checks.RESTORING))
         try:
             down.stop(copy, volumes=True)
             backup.empty()
@@ -42,6 +51,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         finally:
             down.stop(copy, volumes=True)
             backup.empty()
+            docker("volume", "rm", checks.mark(copy))
             docker("image", "rm", *backup.images())
     rows = sum(count for count, _ in found["tables"].values())
     tables, files = len(found["tables"]), found["files"]

@@ -41,14 +41,12 @@ def run(stack: Stack, flags: Namespace) -> None:
         try:
             check(stack, service, anyway=flags.anyway)
             deploys.hand_over(stack, service)
-            say("starting it beside the code before")
-            deploys.switch(stack, service)
-        except StackError:
+        except BaseException:
             # The next start of a container must not take what was refused.
             docker("tag", before, name)
-            if deploys.servers(stack, service)[0][1] != before:  # it is healthy and does not load
-                deploys.switch(stack, service)
             raise
+        say("starting it beside the code before")
+        deploys.go_live(stack, service, before)
         deploys.note(stack, service, "deploy")
     say(f"live: {service} {image[7:19]} (make rollback goes back)")
     outdated.remove_images(stack)

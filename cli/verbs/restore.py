@@ -19,6 +19,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help="a file with age's private key")
     parser.add_argument("--passphrase", metavar="FILE", help="a file with the passphrase")
     parser.add_argument("--replace", action="store_true", help="delete the stack's data first")
+    parser.add_argument("--only-settings", action="store_true", help="write your files and stop")
     parser.add_argument("--no-start", action="store_true", help="do not start the stack")
 
 
@@ -37,17 +38,17 @@ def run(stack: Stack, flags: Namespace) -> None:
         backup.build()
         say(f"reading {file}")
         found = backup.check(file)
+        if flags.only_settings:
+            settings.put_all(stack, backup.settings(file))
+            return
+        backup.refuse_unknown(file, found)
         if begun or flags.replace:
             say("deleting the data that is there")
             # From here on, an interrupted restore is named by `status` and `up`.
             docker(*commands.create_volume(stack.name, checks.RESTORING))
             down.stop(stack, volumes=True)
             backup.empty()
-        texts = backup.settings(file)
-        # First .env: it says where the other files are.
-        settings.put(stack, {name: texts[name] for name in texts if name == settings.FIRST})
-        stack = Stack(stack.root, stack.environment)
-        settings.put(stack, {name: texts[name] for name in texts if name != settings.FIRST})
+        stack = settings.put_all(stack, backup.settings(file))
         backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
         docker(*commands.create_volume(stack.name, checks.RESTORING))
         say("filling the stack")

@@ -29,21 +29,18 @@ def run(stack: Stack, flags: Namespace) -> None:
             raise StackError(f"{service} does not run: make up")
         deploys.finish(stack, service)
         ((_, now), *_) = deploys.servers(stack, service)
-        history = deploys.history(stack)
-        if [row["image"] for row in history if row["service"] == service][:1] not in ([], [now]):
+        noted = [row["image"] for row in deploys.history(stack) if row["service"] == service]
+        if now not in noted:  # by `docker compose up`, for example
+            deploys.note(stack, service, "up")
+        elif now != noted[0]:
             deploys.note(stack, service, "rollback")
             say(
                 f"an interrupted rollback or deploy is complete: {now[7:19]} is live (make deploys)"
             )
             return
-        earlier = target(history, service, now)
-        name = stack.config["services"][service]["image"]
-        docker("tag", earlier, name)
-        try:
-            deploys.switch(stack, service)
-        except StackError:
-            docker("tag", now, name)
-            raise
+        earlier = target(deploys.history(stack), service, now)
+        docker("tag", earlier, stack.config["services"][service]["image"])
+        deploys.go_live(stack, service, now)
         deploys.note(stack, service, "rollback")
     say(f"live: {service} {earlier[7:19]}. The next deploy or `make up` builds your files again")
 

@@ -27,8 +27,14 @@ def run(stack: Stack, flags: Namespace) -> None:
     file = backup.make(stack, flags)
     back = f"git checkout {before[:12]} && ./stack restore {file} --replace"
     say(f"to go back: {back}")
-    pull = ("checkout", "--quiet", flags.revision) if flags.revision else ("pull", "--ff-only")
-    git(stack, *pull)
+    pull = ("checkout", "--quiet", flags.revision) if flags.revision else ("pull", "--no-rebase")
+    try:
+        git(stack, *pull)
+    except StackError:
+        subprocess.run(
+            ["git", "merge", "--abort"], cwd=stack.root, capture_output=True, check=False
+        )
+        raise
     say(f"from {before[:12]} to {git(stack, 'rev-parse', 'HEAD')[:12]}")
     # By the version that came.
     up = subprocess.run(["./stack", "up"], cwd=stack.root, env=stack.environment, check=False)

@@ -1,9 +1,9 @@
 """Loads the project in the process that steps are forked from (warm_steps.py), if forks of it work.
 
-A connection or a thread that code makes when it is imported does not outlive a fork, and forks
-share the state of random numbers that numpy and torch have. If this project has one of these, the
-process begins again, and each step imports the project itself. So does a step whose project cannot
-be imported here: its error belongs into the events of the step.
+A connection, a file or a thread of code that is imported does not outlive a fork, and forks share
+the state of random numbers that numpy and torch have. If this project has one of these, the process
+begins again, and each step imports the project itself. So does a step whose project cannot be
+imported here: its error belongs into the events of the step.
 """
 
 import gc
@@ -16,16 +16,15 @@ WITHOUT = "STEPS_IMPORT_PROJECT"
 RANDOM = {"numpy", "torch", "tensorflow", "jax", "mxnet"}
 
 
-def connections() -> set[str]:
-    """The sockets that this process has open."""
+def descriptors() -> set[str]:
+    """The files and connections that this process has open."""
     found: set[str] = set()
     for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 # numbers, not files
         try:
             target = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
         except OSError:  # that of the list itself
             continue
-        if target.startswith("socket:"):
-            found.add(target)
+        found.add(f"{number} {target}")
     return found
 
 
@@ -41,13 +40,13 @@ def load() -> None:
 
 def is_safe() -> bool:
     """Loads the project; returns whether a fork of this process has all that it made."""
-    before = connections()
+    before = descriptors()
     try:
         load()
     except BaseException:  # whatever user code raises
         return False
     is_alone = len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
-    return is_alone and connections() <= before and not RANDOM & sys.modules.keys()
+    return is_alone and descriptors() <= before and not RANDOM & sys.modules.keys()
 
 
 def main() -> None:

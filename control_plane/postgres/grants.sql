@@ -49,11 +49,19 @@ GRANT UPDATE (cached_status_data) ON asset_keys TO dagster_viewer;
 
 -- A role that can edit or requeue a queued run can launch any run. dagster_code therefore cannot
 -- change a run that stays in the queue, and cannot put a run back into it. It can cancel a queued run.
-ALTER TABLE runs ENABLE ROW LEVEL SECURITY;
-DROP POLICY IF EXISTS control ON runs;
-DROP POLICY IF EXISTS read ON runs;
-DROP POLICY IF EXISTS code ON runs;
-CREATE POLICY control ON runs TO dagster_control USING (true);
-CREATE POLICY read ON runs FOR SELECT TO dagster_code, dagster_viewer USING (true);
-CREATE POLICY code ON runs FOR UPDATE TO dagster_code
-    USING (true) WITH CHECK (status NOT IN ('NOT_STARTED', 'QUEUED'));
+-- Only once: these statements wait for a backup in progress, and all queries would wait behind them.
+DO $$ BEGIN
+    IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'runs'::regclass)
+        AND (SELECT count(*) = 3 FROM pg_policy WHERE polrelid = 'runs'::regclass
+             AND polname IN ('control', 'read', 'code')) THEN
+        RETURN;
+    END IF;
+    ALTER TABLE runs ENABLE ROW LEVEL SECURITY;
+    DROP POLICY IF EXISTS control ON runs;
+    DROP POLICY IF EXISTS read ON runs;
+    DROP POLICY IF EXISTS code ON runs;
+    CREATE POLICY control ON runs TO dagster_control USING (true);
+    CREATE POLICY read ON runs FOR SELECT TO dagster_code, dagster_viewer USING (true);
+    CREATE POLICY code ON runs FOR UPDATE TO dagster_code
+        USING (true) WITH CHECK (status NOT IN ('NOT_STARTED', 'QUEUED'));
+END $$;

@@ -21,8 +21,13 @@ CREATE TABLE IF NOT EXISTS warm_containers (
     taken_at timestamptz
 );
 -- How many runs it may still take, and since when it has none. An earlier version of this table lacks them.
-ALTER TABLE warm_containers ADD COLUMN IF NOT EXISTS runs_left int NOT NULL DEFAULT 1,
-    ADD COLUMN IF NOT EXISTS free_since timestamptz NOT NULL DEFAULT now();
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+        WHERE attrelid = 'warm_containers'::regclass AND attname = 'free_since') THEN
+        ALTER TABLE warm_containers ADD COLUMN IF NOT EXISTS runs_left int NOT NULL DEFAULT 1,
+            ADD COLUMN IF NOT EXISTS free_since timestamptz NOT NULL DEFAULT now();
+    END IF;
+END $$;
 
 -- The number of this kind of advisory lock. A container that waits holds the one with its number, and
 -- loses it with its connection.

@@ -130,6 +130,7 @@ class Writer:
     def _add(self, member: tarfile.TarInfo, content: IO[bytes]) -> None:
         hashed = _Hashed(content, member.size)
         self.archive.addfile(member, hashed)
+        self.archive.members.clear()  # only to read
         self.checksums[member.name] = hashed.digest.hexdigest()
 
 
@@ -168,15 +169,18 @@ def write(manifest: dict[str, Any]) -> None:
     writer.add_json(MANIFEST, {**made_with(), "made": time.time(), **manifest})
     with snapshot() as (name, tables):
         command = ["pg_dump", "--format=custom", "--no-privileges", f"--snapshot={name}"]
+        # `migrate` may hold a lock. It would wait for this snapshot, which waits for pg_dump.
+        command += ["--lock-wait-timeout=30s"]
         command += [f"--exclude-table-data={NOT_KEPT}", f"--file={dump}"]
         if subprocess.run(command, check=False).returncode:
             raise Refused("pg_dump failed: its reason is above")
     writer.add_json(TABLES, tables)
     writer.add_tree(DUMP, dump)
+    dump.unlink()
     for root, folder in (("settings", SETTINGS), ("volumes", VOLUMES)):
         for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
             part = entry.name
-            if part.endswith("-settings"):
+            if (entry / ".env").exists() and part.endswith("-settings"):
                 # The next start writes the rest of them again.
                 part = f"{part}/secrets"
                 if not is_encrypted():

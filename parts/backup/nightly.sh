@@ -3,7 +3,8 @@
 # The gap: Compose has no timer.
 set -uo pipefail
 
-readonly FOLDER=/backups FAILED=/tmp/failed
+# The mark stays when the container is started again: `make status` looks for it.
+readonly FOLDER=/backups FAILED=/scratch/failed
 export SETTINGS=/scratch/settings
 
 collect_settings() { # the operator's files, as cli/settings.py names them
@@ -37,10 +38,13 @@ make_backup() {
         echo "backup: failed, there is none of this night: the reason is above" >&2
         touch "$FAILED"
     fi
+    rm -rf "$SETTINGS"
 }
 
 # One that failed, or that was due while this machine was off.
-if [ -n "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*")" ] &&
+if [ -e "$FAILED" ]; then
+    make_backup
+elif [ -n "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*")" ] &&
     [ -z "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*" -newermt '25 hours ago')" ]; then
     make_backup
 fi

@@ -13,7 +13,9 @@ from pathlib import Path
 
 def main() -> None:
     """Exits with the status of the command."""
-    passphrase = Path(sys.argv[1]).read_bytes().splitlines()[0]
+    passphrase = Path(sys.argv[1]).read_bytes().partition(b"\n")[0].rstrip(b"\r")
+    if not passphrase:  # age would make one of its own, and say it to nobody
+        sys.exit("age: error: the first line of the file with the passphrase is empty")
     controller, terminal = os.openpty()
     child = os.fork()
     if not child:
