@@ -333,3 +333,54 @@ def test_secrets_are_in_an_encrypted_backup_only(original, plain, passphrase, tm
         assert name not in files.getnames()
     with tarfile.open(decrypted(original, encrypted, passphrase, tmp_path / "opened")) as files:
         assert files.extractfile(name).read() == b"a secret of the backups test"
+
+
+def commit(stack, message):
+    """Commits all files of a checkout; returns the revision."""
+    who = "-c", "user.name=test", "-c", "user.email=test@example.com"
+    for words in (("add", "--all"), (*who, "commit", "--quiet", "--message", message)):
+        subprocess.run(["git", *words], cwd=stack.root, check=True)
+    said = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=stack.root, capture_output=True, text=True, check=True
+    )
+    return said.stdout.strip()
+
+
+@pytest.mark.whole
+def test_an_upgrade_makes_a_backup_first_and_one_that_fails_can_be_taken_back(original, passphrase):
+    subprocess.run(["git", "init", "--quiet"], cwd=original.root, check=True)
+    before = commit(original, "before")
+    added = original.root / "code_location/src/code_location/defs/added.py"
+    added.write_text("import dagster as dg\n\n\n@dg.asset\ndef added():\n    return 1\n")
+    good = commit(original, "good")
+    # The database is upgraded, and then a service does not start.
+    compose = original.root / "docker-compose.yml"
+    text = compose.read_text()
+    compose.write_text(
+        text.replace("control_plane.webserver, --host", "control_plane.nothing, --host")
+    )
+    bad = commit(original, "bad")
+    git = ["git", "checkout", "--quiet", before]
+    subprocess.run(git, cwd=original.root, check=True)
+    settings = {"BACKUP_PASSPHRASE": str(passphrase)}
+
+    done = original.verb("upgrade", "--revision", good, **settings)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    run = original.run("__ASSET_JOB", assets=["added"])
+
+    done = original.verb("upgrade", "--revision", bad, **settings)
+    assert done.returncode == 1
+    back = re.search(
+        r"To go back: (git checkout \w+ && \./stack restore \S+ --replace)", done.stderr
+    )
+    environment = {**original.environment, **settings}
+    subprocess.run(["bash", "-c", back[1]], cwd=original.root, env=environment, check=True)
+    assert wait_until(original.is_healthy, "the stack to be healthy")
+    assert original.status_of(run) == "SUCCESS"
+    original.run("process_numbers_asset", assets=["summed_two_sums"])
+
+    (original.root / "dagster.yaml").write_text("# changed\n")
+    done = original.verb("upgrade", "--revision", good, **settings)
+    assert done.returncode == 1
+    assert "not committed" in done.stderr
+    subprocess.run(["git", "checkout", "--quiet", "dagster.yaml"], cwd=original.root, check=True)
