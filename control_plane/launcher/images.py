@@ -8,18 +8,26 @@ This module could be deleted if a code server could report the ID of its own ima
 """
 
 import os
+from contextlib import suppress
 from typing import Any, cast
 
 import docker
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterInvariantViolationError
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
 from dagster._core.storage.tags import DOCKER_IMAGE_TAG, MAX_RETRIES_TAG
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from docker.errors import DockerException
 from requests.exceptions import RequestException
+from sqlalchemy.exc import OperationalError
 
-from control_plane.code_server.usage import CPU_TAG, MEMORY_TAG, RETRIES_BEFORE_TAG, WALL_TAG
+from control_plane.code_server.usage import (
+    CPU_TAG,
+    MEMORY_TAG,
+    RETRIES_BEFORE_TAG,
+    WALL_TAG,
+    do_not_retry,
+)
 from control_plane.launcher import UNKNOWN, code_server_of
 
 SERVICE_LABEL = "com.docker.compose.service"
@@ -29,22 +37,34 @@ TAGS = {
     "org.opencontainers.image.revision": "dagster/image_revision",
 }
 
+LOST = "The connection to Postgres was lost while the run was put into the queue."
 # Tags about the container of a run. A run that repeats it has another container.
 OF_A_CONTAINER = (DOCKER_CONTAINER_ID_TAG, MEMORY_TAG, CPU_TAG, WALL_TAG)
 
 
-def note_images() -> None:
-    """Makes this process tag each run with its image before it puts the run into the queue."""
+def note_images(*, for_clients: bool = False) -> None:
+    """Makes this process tag each run with its image before it puts the run into the queue.
+
+    Args:
+        for_clients: Whether a client waits for the answer. If it gets an error, it may ask again:
+            the daemon must not launch the run as well.
+    """
     submit_run = QueuedRunCoordinator.submit_run
 
     def submit(
         self: QueuedRunCoordinator[DagsterInstance], context: SubmitRunContext
     ) -> DagsterRun:
         run, instance = context.dagster_run, self._instance  # pyright: ignore[reportPrivateUsage] # as subclasses do
-        if run.status == DagsterRunStatus.NOT_STARTED:
-            noted = {} if _keeps_image(run) else _tags(instance, run)
-            instance.add_run_tags(run.run_id, {**noted, **_not_inherited(run)})
-        return submit_run(self, context)
+        try:
+            if run.status == DagsterRunStatus.NOT_STARTED:
+                noted = {} if _keeps_image(run) else _tags(instance, run)
+                instance.add_run_tags(run.run_id, {**noted, **_not_inherited(run)})
+            return submit_run(self, context)
+        except OperationalError as error:
+            if for_clients:
+                with suppress(OperationalError):
+                    instance.add_run_tags(run.run_id, do_not_retry(instance, run))
+            raise DagsterInvariantViolationError(LOST) from error
 
     QueuedRunCoordinator.submit_run = submit
 

@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--read-only", action="store_true", help="refuse every change")
     arguments = parser.parse_args()
     name_code_location()
-    note_images()
+    note_images(for_clients=True)
     with DagsterInstance.get() as instance:
         keep_connections(instance, STATEMENT_TIMEOUT_MS)
         logs = StepLogs.replacing(instance)

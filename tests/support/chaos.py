@@ -28,6 +28,7 @@ REASONS = (
     "before it reported the run's end",
     "Exceeded maximum runtime",
     "The connection to Postgres was lost while the run was launched",
+    "The connection to Postgres was lost while the run was put into the queue",
 )
 SELECTOR = {
     "repositoryLocationName": "code_location",

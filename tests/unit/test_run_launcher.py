@@ -3,10 +3,11 @@ from types import SimpleNamespace
 from unittest.mock import Mock, call
 
 import pytest
-from dagster import DagsterInvariantViolationError, DagsterRun
+from dagster import DagsterInvariantViolationError, DagsterRun, DagsterRunStatus
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.launcher import WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from docker.errors import DockerException
@@ -16,6 +17,7 @@ from control_plane import launcher as launcher_module
 from control_plane.guard.policy import INSPECTED, Policy
 from control_plane.instance_file import Unset, fill
 from control_plane.launcher import ComposeRunLauncher
+from control_plane.launcher.images import note_images
 
 DATA = ConfigurableClassData("control_plane.launcher", "ComposeRunLauncher", "{}")
 
@@ -157,6 +159,22 @@ def test_a_launch_that_loses_postgres_says_so_in_words(monkeypatch):
     with pytest.raises(DagsterInvariantViolationError, match="The connection to Postgres was lost"):
         launch._launch_container_with_command(DagsterRun(job_name="job", tags={}), "image", [])
     assert not launch.launching
+
+
+@pytest.mark.parametrize("for_clients", [True, False])
+def test_a_run_that_could_not_be_queued_says_so_and_is_not_launched_after_a_client_got_an_error(
+    monkeypatch, for_clients
+):
+    lost = OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+    monkeypatch.setattr(QueuedRunCoordinator, "submit_run", Mock(side_effect=lost))
+    note_images(for_clients=for_clients)
+    instance = Mock(run_retries_max_retries=2)
+    run = SimpleNamespace(status=DagsterRunStatus.QUEUED, run_id="run", tags={})
+    coordinator = Mock(_instance=instance)
+    with pytest.raises(DagsterInvariantViolationError, match="was put into the queue"):
+        QueuedRunCoordinator.submit_run(coordinator, Mock(dagster_run=run))
+    tags = [call.args[1] for call in instance.add_run_tags.call_args_list]
+    assert tags == ([{"dagster/max_retries": "0", "docker/max_retries_before": "2"}] * for_clients)
 
 
 @pytest.mark.parametrize(
