@@ -191,6 +191,7 @@ def damaged(folder, encrypted, plain):
     }  # fmt: skip
 
 
+@pytest.mark.whole
 def test_a_damaged_foreign_or_newer_backup_is_refused_and_nothing_is_touched(
     original, backup, plain, passphrase, new_stack, tmp_path
 ):

@@ -25,7 +25,10 @@ def containers(stack):
         ("COMPOSE_PROFILES=viewers", "'viewers', which switches nothing on: did you mean viewer?"),
         ("PATH=/x", ".env sets PATH: services get it too, and could not start with it"),
         ("DOMAIN={$HOME}", "cannot be used: use a host name without http:// or a path"),
-        ("COMPOSE_PROFILES=x", "'x', which switches nothing on: there are viewer, warehouse"),
+        (
+            "COMPOSE_PROFILES=x",
+            "'x', which switches nothing on: there are backup, viewer, warehouse",
+        ),
     ],
 )
 def test_a_setting_that_is_none_is_refused_before_anything_is_built(new_stack, line, said):
@@ -69,6 +72,7 @@ def test_all_that_a_failing_compose_says_is_shown(new_stack):
     assert "no_such_key" in done.stderr
 
 
+@pytest.mark.whole
 def test_a_changed_file_of_your_code_restarts_its_code_server_only_and_a_broken_one_is_named(stack):
     defs = stack.root / "code_location/src/code_location/defs"
     changed, broken = defs / "changed.py", defs / "numbers/broken.py"

@@ -167,7 +167,11 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(depl
     [
         ("import no_such_package\n", "does not load: .*no_such_package"),
         pytest.param("def broken(:\n", "does not load: .*SyntaxError", marks=pytest.mark.whole),
-        (TRIGGERS.replace("def each_minute", "def other"), "each_minute, which is switched on, is"),
+        pytest.param(
+            TRIGGERS.replace("def each_minute", "def other"),
+            "each_minute, which is switched on, is",
+            marks=pytest.mark.whole,
+        ),
     ],
 )
 def test_code_that_does_not_load_or_loses_what_is_on_never_becomes_live(deployed, text, reason):

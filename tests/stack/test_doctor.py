@@ -123,10 +123,13 @@ def stopped(stack, service, how=("stop", "start")):
         wait_until(stack.is_healthy, "the stack to be healthy again")
 
 
-LONG = [pytest.param(one, marks=pytest.mark.whole) for one in ("daemon", "guard", "postgres")]
+LONG = [
+    pytest.param(one, marks=pytest.mark.whole)
+    for one in ("daemon", "guard", "postgres", "webserver")
+]
 
 
-@pytest.mark.parametrize("service", ["code_location", "webserver", *LONG])
+@pytest.mark.parametrize("service", ["code_location", *LONG])
 def test_a_service_that_has_stopped_is_named(stack, service):
     with stopped(stack, service):
         assert any(one.startswith(f"{service}: exited") for one in findings(stack))

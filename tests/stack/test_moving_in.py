@@ -258,4 +258,4 @@ def test_a_new_location_s_name_is_refused_when_it_is_taken_or_cannot_be_used(new
     listing = subprocess.run(
         ["ls", stack.root / "locations"], capture_output=True, text=True, check=True
     )
-    assert listing.stdout.split() == ["compose.yml", "warehouse"]
+    assert listing.stdout.split() == ["backup.yml", "compose.yml", "warehouse"]
