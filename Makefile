@@ -136,7 +136,7 @@ lint: setup .venv/made ## Check formatting, types, Python, shell, Compose files 
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
-	.venv/bin/shellcheck machine/*.sh requirements/*.sh machine/standin/*.sh control_plane/postgres/*.sh .ci/run
+	.venv/bin/shellcheck machine/*.sh requirements/*.sh machine/standin/*.sh control_plane/postgres/*.sh parts/backup/*.sh .ci/run
 	.venv/bin/hadolint Dockerfile.code Dockerfile.dagster locations/warehouse/Dockerfile machine/standin/Dockerfile bench/stock/Dockerfile
 	docker compose --env-file /dev/null --profile '*' config --output .venv/resolved.yml
 	.venv/bin/compose-lint check --fail-on low .venv/resolved.yml
