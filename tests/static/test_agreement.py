@@ -495,3 +495,9 @@ def test_all_parts_use_the_same_names_for_warm_containers():
     assert f"current_setting('{setting}'" in text("control_plane/postgres/warm_containers.sql")
     job = re.search(r'^JOB = "(\w+)"', text("control_plane/launcher/shapes.py"), re.M)[1]
     assert f'WARM = "{job}"' in text("cli/commands.py")
+
+
+def test_the_backup_of_each_night_has_the_data_of_every_code_location():
+    mounted = {one.get("source") for one in SERVICES["backup"]["volumes"]}
+    data = {name for name in COMPOSE["volumes"] if name.endswith(("-data", "-settings"))}
+    assert data - {"postgres-data"} <= mounted
