@@ -108,9 +108,9 @@ class Backups:
         unknown = set(found["volumes"]) - set(self.volumes)
         if unknown:
             raise StackError(
-                f"{file}: it has {', '.join(sorted(unknown))}, and this checkout has not. Take the"
-                " revision that made it. If your docker-compose.override.yml defines it: ./stack"
-                " restore FILE --only-settings writes that first"
+                f"{file}: it has {', '.join(sorted(unknown))}, and this checkout has not: take"
+                " the revision that made it, or see docker-compose.override.yml.from-backup. No"
+                " data was touched"
             )
 
     def settings(self, file: Path) -> dict[str, str]:

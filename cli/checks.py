@@ -21,13 +21,23 @@ RESTORING = "restoring"
 ENGINE = "/var/run/docker.sock"
 
 
+def refuse(stack: Stack) -> None:
+    """Raises StackError when the stack cannot be started, before anything is built."""
+    for check in (
+        refuse_half_restored,
+        refuse_bad_settings,
+        refuse_missing_files,
+        refuse_taken_port,
+    ):
+        check(stack)
+
+
 def refuse_bad_settings(stack: Stack) -> None:
-    """Refuses misspelled settings in .env, profiles that do not exist, and a half restored stack.
+    """Refuses misspelled settings in .env, and profiles that do not exist.
 
     Raises:
         StackError: There is one. The message contains the nearest known name.
     """
-    refuse_half_restored(stack)
     for name in stack.settings:
         if name in RESERVED:
             raise StackError(f".env sets {name}: services get it too, and could not start with it")

@@ -10,8 +10,13 @@ from cli.errors import StackError
 from cli.stack import Stack
 
 
+def restore(stack: Stack) -> Iterator[Finding]:
+    """No restore was interrupted."""
+    yield from _refused("restore", checks.refuse_half_restored, stack, "nothing else before that")
+
+
 def settings(stack: Stack) -> Iterator[Finding]:
-    """No setting is misspelled or has a value that cannot work, and no restore was interrupted."""
+    """No setting is misspelled or has a value that cannot work."""
     yield from _refused("settings", checks.refuse_bad_settings, stack, "correct it in .env")
 
 
@@ -34,4 +39,4 @@ def _refused(
         yield Finding(part, str(error), remedy)
 
 
-CHECKS = (settings, files, port)
+CHECKS = (restore, settings, files, port)

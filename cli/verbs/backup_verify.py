@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from cli import backups, checks, commands, locks
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
+from cli.verbs import backup as backup_verb
 from cli.verbs import down
 
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
-    parser.add_argument("file", metavar="FILE", help="the backup")
-    parser.add_argument("--key", metavar="FILE", help="a file with age's private key")
-    parser.add_argument("--passphrase", metavar="FILE", help="a file with the passphrase")
+    backup_verb.add_reading(parser)
 
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the backup cannot be restored as it was."""
-    file = Path(flags.file)
-    if not file.is_file():
-        raise StackError(f"{file}: there is no such file")
+    file = backup_verb.file_of(flags)
     # Of it, only Postgres ever runs: no schedule, no sensor, no port. Addresses of networks in
     # docker-compose.override.yml are in use by the stack itself.
     name = f"{stack.name}-verify"

@@ -22,7 +22,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the code before stays live."""
-    checks.refuse_bad_settings(stack)
+    checks.refuse(stack)
     service = deploys.service_of(stack, flags.location)
     with locks.alone(stack, "deploy"):
         running = deploys.servers(stack, service)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from cli import doctor
+from cli.doctor import Finding, engine, files, runs, services
 from cli.errors import StackError
 from cli.output import printable, say
 from cli.stack import Stack
 
+Check = Callable[[Stack], Iterator[Finding]]
 RED, GREEN, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
@@ -22,7 +24,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when something is wrong."""
-    found = doctor.examine(stack)
+    found = examine(stack)
     if flags.json:
         print(json.dumps({"findings": [asdict(one) for one in found]}))
     else:
@@ -33,6 +35,33 @@ def run(stack: Stack, flags: Namespace) -> None:
         raise StackError(f"{len(found)} findings; begin with the first")
     if not flags.json:
         print(_in(GREEN, "Nothing is wrong."))
+
+
+def examine(stack: Stack) -> list[Finding]:
+    """All findings, in the order in which to mend them.
+
+    A check that cannot be made is a finding as well: the reason is usually that of an earlier one.
+    """
+    found: list[Finding] = []
+    # Without an engine, or with settings that Compose refuses, nothing else can be asked.
+    for check in (*engine.FIRST, *files.CHECKS):
+        found += _of(check, stack)
+    if found:
+        return found
+    for check in (*engine.CHECKS, *services.CHECKS):
+        found += _of(check, stack)
+    if services.answers(stack):
+        for check in runs.CHECKS:
+            found += _of(check, stack)
+    return found
+
+
+def _of(check: Check, stack: Stack) -> list[Finding]:
+    name = check.__name__.replace("_", " ")
+    try:
+        return list(check(stack))
+    except StackError as error:
+        return [Finding(name, f"this could not be checked: {error}", "mend what is above first")]
 
 
 def _in(colour: str, text: str) -> str:

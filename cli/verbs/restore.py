@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import subprocess
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from cli import backups, checks, commands, locks, settings
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
+from cli.verbs import backup as backup_verb
 from cli.verbs import down, up
 
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
-    parser.add_argument("file", metavar="FILE", help="the backup")
-    parser.add_argument("--key", metavar="FILE", help="a file with age's private key")
-    parser.add_argument("--passphrase", metavar="FILE", help="a file with the passphrase")
+    backup_verb.add_reading(parser)
     parser.add_argument("--replace", action="store_true", help="delete the stack's data first")
-    parser.add_argument("--only-settings", action="store_true", help="write your files and stop")
     parser.add_argument("--no-start", action="store_true", help="do not start the stack")
 
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the stack is not as in the backup. A refused one touches nothing."""
-    file = Path(flags.file)
-    if not file.is_file():
-        raise StackError(f"{file}: there is no such file")
+    file = backup_verb.file_of(flags)
     if subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False).returncode:
         raise StackError("this machine is not ready: the reason is above")
     with locks.alone(stack, "backup"):
@@ -38,9 +33,9 @@ def run(stack: Stack, flags: Namespace) -> None:
         backup.build()
         say(f"reading {file}")
         found = backup.check(file)
-        if flags.only_settings:
-            settings.put_all(stack, backup.settings(file))
-            return
+        stack = settings.put_all(stack, backup.settings(file))
+        # Your files may define volumes of their own.
+        backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
         backup.refuse_unknown(file, found)
         if begun or flags.replace:
             say("deleting the data that is there")
@@ -48,8 +43,6 @@ def run(stack: Stack, flags: Namespace) -> None:
             docker(*commands.create_volume(stack.name, checks.RESTORING))
             down.stop(stack, volumes=True)
             backup.empty()
-        stack = settings.put_all(stack, backup.settings(file))
-        backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
         docker(*commands.create_volume(stack.name, checks.RESTORING))
         say("filling the stack")
         backup.fill(file, found)

@@ -21,9 +21,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     machine = subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False)
     if machine.returncode:
         raise StackError("this machine is not ready: the reason is above")
-    checks.refuse_bad_settings(stack)
-    checks.refuse_missing_files(stack)
-    checks.refuse_taken_port(stack)
+    checks.refuse(stack)
     was_there = bool(stack.services())
     say("building images (a minute the first time, a second when nothing has changed)")
     failed = builds.build(stack)

@@ -49,7 +49,8 @@ GRANT UPDATE (cached_status_data) ON asset_keys TO dagster_viewer;
 
 -- A role that can edit or requeue a queued run can launch any run. dagster_code therefore cannot
 -- change a run that stays in the queue, and cannot put a run back into it. It can cancel a queued run.
--- Only once: these statements wait for a backup in progress, and all queries would wait behind them.
+-- Only once: these statements wait for a backup in progress, and all queries would wait behind them. A
+-- policy that changes needs another name.
 DO $$ BEGIN
     IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'runs'::regclass)
         AND (SELECT count(*) = 3 FROM pg_policy WHERE polrelid = 'runs'::regclass

@@ -150,8 +150,11 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(depl
 
     of_sensor = [one for one in ticks(deployed, "each_second") if one["timestamp"] > begun]
     assert not [one["error"] for one in of_sensor if one["status"] == "FAILURE"]
+    # Of the time before, during and after both.
     cursors = [int(one["cursor"]) for one in of_sensor if one["cursor"]]
     assert cursors == list(range(cursors[0], cursors[0] - len(cursors), -1)), cursors
+    assert len(cursors) > 10
+    wait_until(lambda: len(ticks(deployed, "each_minute")) > 2, "ticks of three minutes", 180)
     minutes = [one["timestamp"] for one in ticks(deployed, "each_minute")]
     assert all(one["status"] == "SUCCESS" for one in ticks(deployed, "each_minute"))
     assert {a - b for a, b in pairwise(minutes)} <= {60}, minutes
