@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, cast
 
-from cli.errors import FAILED, INTERRUPTED, StackError
+from cli.errors import FAILED, INTERRUPTED, OUTPUT_CLOSED, StackError
 from cli.output import printable
 from cli.stack import Stack
 from cli.verbs import (
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `./stack logs | head`
         sys.stderr.close()
+        sys.exit(OUTPUT_CLOSED)
     except Exception as error:
         if os.environ.get("STACK_TRACE"):
             raise

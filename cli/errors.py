@@ -3,6 +3,7 @@
 # The verb failed, or found a problem. argparse exits with 2 for a wrong verb or flag.
 FAILED = 1
 INTERRUPTED = 130
+OUTPUT_CLOSED = 141  # as a shell says it: 128 + SIGPIPE
 
 
 class StackError(Exception):

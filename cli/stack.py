@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, getsignal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -193,6 +194,7 @@ def _captured(
         return subprocess.run(
             command, cwd=root, env=environment, text=True, errors="replace",
             capture_output=True, check=False,
+            start_new_session=getsignal(SIGINT) == SIG_IGN,  # docker ignores no Ctrl-C by itself
         )  # fmt: skip
     except FileNotFoundError:
         raise StackError("docker is not installed on this machine: make up installs it") from None

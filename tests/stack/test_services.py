@@ -187,7 +187,8 @@ def test_waiting_can_be_given_up_and_the_stack_stays_up_even_after_a_second_ctrl
         for said in ("waiting for 1 runs", "the stack stays up"):
             assert said in down.stdout.readline()
             os.killpg(down.pid, signal.SIGINT)
-    assert down.returncode == 130
+        rest = down.communicate()[0]
+    assert (down.returncode, rest) == (130, "")
     wait_until(stack.is_healthy, "the daemon")
     assert stack.status_of(run) == "STARTED"
     stack.terminate(run)

@@ -220,6 +220,14 @@ def test_the_command_line_works_through_a_link_from_another_folder(tmp_path):
     assert (done.returncode, b"usage: ./stack" in done.stdout) == (0, True)
 
 
+def test_a_verb_that_could_not_say_all_has_not_succeeded(monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr(Stack, "services", Mock(side_effect=BrokenPipeError))
+    with pytest.raises(SystemExit) as ended:
+        main(["status"])
+    assert ended.value.code == 141
+
+
 def test_no_answer_to_a_question_is_no(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert not ask("Delete?")
