@@ -160,20 +160,21 @@ def test_destroy_asks_before_it_deletes(stack):
 
 
 def test_down_can_wait_for_the_runs_in_progress_and_leaves_the_queue_alone(stack):
-    first = stack.launch("reports")
+    first = stack.launch("hang")
     wait_until(lambda: stack.status_of(first) == "STARTED", "the run")
-    down = subprocess.Popen(
-        [*COMMAND, "down", "--wait"], cwd=stack.root, env=stack.environment,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    daemon = stack.container_of("daemon")
-    wait_until(lambda: not stack.inspect(daemon)["State"]["Running"], "the daemon to stop")
-    second = stack.launch("talk")
-    said, _ = down.communicate(timeout=120)
-    assert f"waiting for 1 runs: {first[:8]}" in said
-    assert "stopping" not in said
-    assert stack.verb("up").returncode == 0
-    assert stack.status_of(first) == "SUCCESS"
+    try:
+        with subprocess.Popen(
+            [*COMMAND, "down", "--wait"], cwd=stack.root, env=stack.environment,
+            stdout=subprocess.PIPE, text=True,
+        ) as down:  # fmt: skip
+            assert f"waiting for 1 runs: {first[:8]}" in down.stdout.readline()
+            assert not stack.inspect(stack.container_of("daemon"))["State"]["Running"]
+            second = stack.launch("talk")
+            stack.terminate(first)
+            assert "stopping" not in down.communicate(timeout=120)[0]
+    finally:
+        assert stack.verb("up").returncode == 0
+    assert stack.status_of(first) == "CANCELED"
     assert stack.finished(second) == "SUCCESS"
 
 
