@@ -1,8 +1,11 @@
-"""Checks of the services, their images and volumes, and the code locations."""
+"""Checks of the services, their images and volumes, the certificate, and the code locations."""
 
 from __future__ import annotations
 
 import json
+import socket
+import ssl
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -12,6 +15,7 @@ from cli.errors import StackError
 from cli.stack import Stack, docker
 
 NEAR_LIMIT = 0.9
+LEAST_DAYS, DAY = 14, 86400
 # What the guard writes of each request that it refuses, and how far back to look.
 REFUSED, REFUSED_SINCE = '"decision": "refused"', "1h"
 
@@ -94,7 +98,7 @@ def _more(service: str) -> str:
 
 def locations(stack: Stack) -> Iterator[Finding]:
     """Each code location loads, and its variables are set."""
-    if not answers(stack):
+    if list(answer(stack)):
         return
     for problem in [*health.location_errors(stack), *health.unset_variables(stack)]:
         yield Finding("code locations", problem, "correct it, then make up")
@@ -115,13 +119,32 @@ def refusals(stack: Stack) -> Iterator[Finding]:
         yield Finding("guard", what, "docker compose logs guard; docs/security.md says why")
 
 
-def answers(stack: Stack) -> bool:
-    """Whether the web server can be asked."""
+def certificate(stack: Stack) -> Iterator[Finding]:
+    """The certificate of the web UI is valid for some time."""
+    endpoint = stack.endpoint
+    if not endpoint.domain or stack.services().get("edge", {}).get("State") != "running":
+        return
+    context = ssl.create_default_context()
+    try:
+        with (
+            socket.create_connection((endpoint.host, endpoint.port), 10) as plain,
+            context.wrap_socket(plain, server_hostname=endpoint.domain) as connection,
+        ):
+            until = str((connection.getpeercert() or {}).get("notAfter", ""))
+    except (OSError, ssl.SSLError) as error:
+        yield Finding("certificate", str(error), "docs/how-to/publish-with-tls.md")
+        return
+    days = (ssl.cert_time_to_seconds(until) - time.time()) / DAY
+    if days < LEAST_DAYS:
+        yield Finding("certificate", f"it ends in {days:.0f} days", "renew it: TLS_CERTIFICATE")
+
+
+def answer(stack: Stack) -> Iterator[Finding]:
+    """The web server can be asked."""
     try:
         stack.graphql("{ version }")
-    except StackError:
-        return False
-    return True
+    except StackError as error:
+        yield Finding("web UI", str(error), "make logs")
 
 
-CHECKS = (volumes, nightly_backup, states, images, memory, locations, refusals)
+CHECKS = (volumes, nightly_backup, states, images, memory, certificate, locations, refusals)

@@ -50,9 +50,12 @@ def examine(stack: Stack) -> list[Finding]:
         return found
     for check in (*engine.CHECKS, *services.CHECKS):
         found += _of(check, stack)
-    if services.answers(stack):
-        for check in runs.CHECKS:
-            found += _of(check, stack)
+    silent = _of(services.answer, stack)
+    if silent:
+        # What is found already is usually why.
+        return found or silent
+    for check in runs.CHECKS:
+        found += _of(check, stack)
     return found
 
 

@@ -1,6 +1,8 @@
 """`./stack doctor` names each fault that is planted, and nothing on a healthy stack."""
 
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -102,6 +104,92 @@ def test_a_client_that_cannot_be_used_is_named(stack, tmp_path, script, said):
         )
         (tmp_path / "docker").chmod(0o755)
     assert said in first(stack, PATH=str(tmp_path))
+
+
+# What a machine in trouble would answer: what we do not cause where other stacks run.
+TROUBLE = {
+    "a_full_disk": (
+        "postgres stat -f", "echo 4096 26214400 300000 6553600 6000000",
+        "disk: 1171 MiB (1 %) of the engine's disk are free",
+    ),
+    "no_inodes": (
+        "postgres stat -f", "echo 4096 26214400 20000000 6553600 1200",
+        "disk: 1200 inodes of 6553600 are free",
+    ),
+    "a_wrong_clock": (
+        "postgres date", "echo $(($(date +%s) + 3600)).5",
+        "clock: the engine's clock is +3600 s from",
+    ),
+    "a_large_database": (
+        "pg_database_size", "printf 'bytes,size\\n107374182400,100 GB\\n'", "it has 100 GB",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_a_machine_in_trouble_is_named(stack, tmp_path, trouble):
+    asked, answer, said = TROUBLE[trouble]
+    client = client_that(tmp_path, f"*exec*{asked}*", answer)
+    assert any(said in one for one in findings(stack, PATH=f"{client}:{os.environ['PATH']}"))
+
+
+def test_a_machine_without_an_address_for_a_network_is_named(stack, tmp_path):
+    error = "Error response from daemon: all predefined address pools have been fully subnetted"
+    client = client_that(tmp_path, "network create*", f"echo '{error}' >&2; exit 1")
+    # A stack of this name has no network yet.
+    settings = {"STACK_NAME": f"{stack.name}-new", "HTTP_PORT": "4099"}
+    found = findings(stack, PATH=f"{client}:{os.environ['PATH']}", **settings)
+    assert any("networks: " in one and "fully subnetted" in one for one in found)
+
+
+def client_that(folder, command, does):
+    """A folder with a docker client that does something else at a command."""
+    real, pattern = shutil.which("docker"), command.replace(" ", "?")
+    (folder / "docker").write_text(
+        f'#!/bin/sh\ncase "$*" in {pattern}) {does} ;; *) exec {real} "$@" ;; esac\n'
+    )
+    (folder / "docker").chmod(0o755)
+    return folder
+
+
+def test_a_service_close_to_its_memory_limit_is_named(stack):
+    container = stack.container_of("code_location")
+    used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", container)
+    before = stack.inspect(container)["HostConfig"]["Memory"]
+
+    def limit(size):
+        docker("update", f"--memory={size}", f"--memory-swap={size}", container)
+
+    limit(int(float(used.partition("MiB")[0]) * 2**20 / 0.95))
+    try:
+        found = wait_until(lambda: [one for one in findings(stack) if "memory limit" in one], "it")
+        assert found[0].startswith("code_location: it uses 9")
+    finally:
+        limit(before)
+
+
+# Opens sessions, and keeps them until its input ends.
+SESSIONS = """
+import sys, psycopg2
+where = dict(host="postgres", user="dagster_code", dbname="dagster")
+kept = [psycopg2.connect(passfile="/run/dagster-credentials/pgpass", **where) for _ in range(115)]
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_database_with_few_connections_left_is_named(stack):
+    volume = f"{stack.name}_code-credentials:/run/dagster-credentials:ro"
+    image = stack.config["services"]["code_location"]["image"]
+    where = "--rm", "--interactive", f"--network={stack.name}_runs", f"--volume={volume}"
+    with subprocess.Popen(
+        ["docker", "run", *where, image, "python", "-c", SESSIONS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as client:  # fmt: skip
+        assert client.stdout.readline() == "open\n"
+        found = findings(stack)
+        client.stdin.close()
+    assert any("connections are in use, of 147 that runs can have" in one for one in found)
 
 
 def test_a_port_of_somebody_else_is_named(stack):
