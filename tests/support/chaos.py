@@ -84,10 +84,10 @@ class Traffic(threading.Thread):
             try:
                 # The API may have accepted it, and ended before it said so; or before it was in
                 # the queue. Then it never will be, and the client asks again.
-                found = self.stack.runs_tagged("chaos", number)
-                accepted = [run for run in found if run["status"] != "NOT_STARTED"]
-                if accepted:
-                    return number, accepted[-1]["runId"]
+                for run in self.stack.runs_tagged("chaos", number):
+                    tags = self.stack.tags_of(run["runId"])
+                    if run["status"] != "NOT_STARTED" and not never_queued({"tags": tags}):
+                        return number, run["runId"]
                 return number, self.launch(number, dies, seconds, tags)
             except (StackError, OSError, ValueError):
                 time.sleep(0.5)
@@ -341,7 +341,8 @@ class Chaos:
             }, (number, made)
             statuses = [run["status"] for run in runs]
             # Launched once; again only after a failure, at most twice.
-            assert len({run["tags"].get("dagster/root_run_id", run["runId"]) for run in runs}) == 1
+            roots = {run["tags"].get("dagster/root_run_id", run["runId"]) for run in runs}
+            assert len(roots) == 1, (number, made)
             assert statuses[:-1] == ["FAILURE"] * (len(runs) - 1), (number, runs)
             most = 1 if number in self.not_retried else 3
             assert statuses[-1] == "SUCCESS" or len(runs) == most, (number, runs)
@@ -372,10 +373,12 @@ class Chaos:
 
 
 def never_queued(run):
-    """Whether a run ended because its launch got an error (control_plane/monitoring.py)."""
+    """Whether a run ended because its launch got an error, at once or late.
+
+    See control_plane/launcher/images.py and control_plane/monitoring.py.
+    """
     tags = run["tags"]
-    is_late = tags.get("dagster/failure_reason") == "START_TIMEOUT"
-    return is_late and "docker/max_retries_before" in tags and "docker/container_id" not in tags
+    return "docker/max_retries_before" in tags and "docker/container_id" not in tags
 
 
 def random_faults(chaos, is_over, pause, seed, only=None):
