@@ -13,8 +13,8 @@ setup: ## Install what this machine lacks, and get the base images.
 
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
 # NAME=<location>, FROM=<folder>, REMOVE=1, WAIT=1, KEEP=<n>, LOCATION=<name>,
-# BACKUP=<file>, KEY=<file> and PASSPHRASE=<file> set its most used flags.
-demo up watch deploys status doctor sizes upgrade rotate:
+# BACKUP=<file>, KEY=<file>, PASSPHRASE=<file>, DAGSTER=1 and POSTGRES=<image> set its most used flags.
+demo up watch deploys status doctor sizes rotate:
 	@./stack $@
 
 down:
@@ -43,6 +43,9 @@ backup:
 
 backup-verify restore:
 	@./stack $@ $(BACKUP) $(if $(KEY),--key $(KEY)) $(if $(PASSPHRASE),--passphrase $(PASSPHRASE))
+
+upgrade:
+	@./stack upgrade $(if $(filter 1,$(DAGSTER)),--dagster) $(if $(POSTGRES),--postgres $(POSTGRES)) $(if $(KEY),--key $(KEY)) $(if $(PASSPHRASE),--passphrase $(PASSPHRASE))
 
 run-step:
 	@./stack run-step $(RUN) $(STEP)
@@ -149,12 +152,14 @@ format: .venv/made ## Apply the formatter and the linter's safe fixes, and write
 # The platform's locks, each constrained by those before it, and one for each project, constrained by the
 # control plane's: one version of Dagster everywhere.
 PROJECTS = code_location $(patsubst %/pyproject.toml,%,$(wildcard locations/*/pyproject.toml))
-COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) $(if $(DAGSTER_VERSION),--upgrade-package "dagster$(DAGSTER_VERSION)" $(OF_DAGSTER:%=--upgrade-package %))
+# Their versions follow from Dagster's.
+OF_DAGSTER = $(filter-out dagster,$(shell sed -n 's/^\(dagster[a-z-]*\)==.*/\1/p' requirements/dev.txt))
 define newline
 
 
 endef
-lock: .venv/made ## Compile all requirements.txt from pyproject.toml (UPGRADE=1: with the newest versions).
+lock: .venv/made ## Compile all requirements.txt from pyproject.toml (UPGRADE=1: with the newest versions; DAGSTER_VERSION='==1.13.*': with the newest such Dagster).
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from cli import builds, commands, containers, piped, settings
+from cli import builds, commands, containers, database, piped, settings
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -134,16 +134,19 @@ class Backups:
         for name in found["volumes"]:
             docker(*commands.create_volume(self.stack.name, name))
         self.stack.compose(*commands.start("postgres"))
+        # `docker compose up` looks at this (control_plane/migrate.py), and at no volume.
+        database.rows(self.stack, "COMMENT ON DATABASE dagster IS 'half restored'")
         self._read(file, "files", volumes=self.there, writable=True)
         restore = self.stack.command(
             "exec", "--no-TTY", "postgres", "pg_restore", "--username=postgres", "--dbname=dagster",
             "--exit-on-error", "--single-transaction",
         )  # fmt: skip
-        with piped.into(restore, self.stack) as database:
-            self._read(file, "database", out=database)
+        with piped.into(restore, self.stack) as dump:
+            self._read(file, "database", out=dump)
         differ = self.compare(file)
         if differ:
             raise StackError(f"{len(differ)} tables or files are not the same: {differ[0]}")
+        database.rows(self.stack, "COMMENT ON DATABASE dagster IS NULL")
 
     def _read(
         self, file: Path, what: str, *, out: IO[bytes] | None = None,

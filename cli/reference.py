@@ -62,10 +62,11 @@ def commands() -> str:
     each = parsers(build_parser())
     verbs = [
         f"## {name}\n\n{summary_of(verb)}\n\n```\n{each[name].format_usage()}"
-        + "".join(re.findall(r"^  .*\n?", each[name].format_help(), re.MULTILINE)).rstrip()
+        + "".join(re.findall(r"^  .*\n?", help_of.partition("\n\n")[2], re.MULTILINE)).rstrip()
         + "\n```\n"
         for verb in VERBS
         for name in [name_of(verb)]
+        for help_of in [each[name].format_help()]  # its first paragraph is the usage
     ]
     make = "\n".join(f"| `make {name}` | {does} |" for name, does in make_verbs().items())
     return COMMANDS.format(verbs="\n".join(verbs), make=make)

@@ -24,6 +24,7 @@ def main() -> None:
             _ = instance.run_launcher
             _ = instance.run_coordinator
             runs = cast("PostgresRunStorage", instance.run_storage)
+            refuse_half_restored(runs)
             # Creates missing tables. With the setting in dagster.yaml no other role tries to.
             DagsterPostgresStorage(runs.postgres_url, should_autocreate_tables=True)
             instance.upgrade(lambda line: print(f"migrate: {line}"))
@@ -39,6 +40,17 @@ def main() -> None:
     except Exception as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         sys.exit(f"migrate: refused, nothing else was started: {reason}")
+
+
+def refuse_half_restored(runs: PostgresRunStorage) -> None:
+    """Raises an error when a restore (cli/backups.py) has not filled the database and volumes."""
+    with runs.connect() as connection:
+        said = connection.exec_driver_sql(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database"
+            " WHERE datname = current_database()"
+        ).scalar()
+    if said == "half restored":
+        raise RuntimeError("a restore goes on or was interrupted: ./stack restore FILE again")
 
 
 if __name__ == "__main__":

@@ -54,21 +54,6 @@ def make(stack: Stack, flags: Namespace) -> Path:
     return file
 
 
-def add_reading(parser: ArgumentParser) -> None:
-    """The flags of the verbs that read a backup."""
-    parser.add_argument("file", metavar="FILE", help="the backup")
-    parser.add_argument("--key", metavar="FILE", help="a file with age's private key")
-    parser.add_argument("--passphrase", metavar="FILE", help="a file with the passphrase")
-
-
-def file_of(flags: Namespace) -> Path:
-    """The file that the flags name; raises StackError if there is none."""
-    file = Path(flags.file)
-    if not file.is_file():
-        raise StackError(f"{file}: there is no such file")
-    return file
-
-
 def _older(stack: Stack, folder: Path) -> list[Path]:
     """The backups of a stack, the newest first. Their names sort by time."""
     times = "[0-9]" * 4 + "-??-??T??-??-??Z"

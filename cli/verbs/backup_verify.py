@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import backups, checks, commands, locks
+from cli import backups, checks, commands, locks, reading
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
-from cli.verbs import backup as backup_verb
 from cli.verbs import down
 
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
-    backup_verb.add_reading(parser)
+    reading.add_flags(parser)
 
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the backup cannot be restored as it was."""
-    file = backup_verb.file_of(flags)
+    file = reading.file_of(flags)
     # Of it, only Postgres ever runs: no schedule, no sensor, no port. Addresses of networks in
     # docker-compose.override.yml are in use by the stack itself.
     name = f"{stack.name}-verify"

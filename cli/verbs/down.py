@@ -38,6 +38,12 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 def stop(stack: Stack, *, volumes: bool = False) -> None:
     """Stops the daemon, then the runs in progress, then the rest. Deletes data if `volumes`."""
+    stop_runs(stack)
+    stack.with_all_profiles.compose(*commands.down(volumes=volumes))
+
+
+def stop_runs(stack: Stack) -> None:
+    """Stops the daemon, then the runs in progress, and removes their containers."""
     _ = stack.name  # refuses wrong settings, before anything stops
     stack.compose("stop", "daemon", check=False)
     in_flight = stack.run_containers(running_only=True)
@@ -50,4 +56,3 @@ def stop(stack: Stack, *, volumes: bool = False) -> None:
     run_containers = stack.run_containers()
     if run_containers:
         docker("rm", "--force", *set(run_containers.values()))
-    stack.with_all_profiles.compose(*commands.down(volumes=volumes))

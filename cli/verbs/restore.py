@@ -5,24 +5,23 @@ from __future__ import annotations
 import subprocess
 from argparse import ArgumentParser, Namespace
 
-from cli import backups, checks, commands, locks, settings
+from cli import backups, checks, commands, locks, reading, settings
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
-from cli.verbs import backup as backup_verb
 from cli.verbs import down, up
 
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
-    backup_verb.add_reading(parser)
+    reading.add_flags(parser)
     parser.add_argument("--replace", action="store_true", help="delete the stack's data first")
     parser.add_argument("--no-start", action="store_true", help="do not start the stack")
 
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the stack is not as in the backup. A refused one touches nothing."""
-    file = backup_verb.file_of(flags)
+    file = reading.file_of(flags)
     if subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False).returncode:
         raise StackError("this machine is not ready: the reason is above")
     with locks.alone(stack, "backup"):

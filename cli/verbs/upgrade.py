@@ -1,53 +1,70 @@
-"""Back up, get the newest commits, build and start them, and check the stack."""
+"""Make a backup, get newer versions, build and start them, and check the stack."""
 
 from __future__ import annotations
 
-import subprocess
 from argparse import ArgumentParser, Namespace
 
+from cli import reading, upgrades
 from cli.errors import StackError
-from cli.output import note, say
+from cli.output import say
 from cli.stack import Stack
-from cli.verbs import backup
+from cli.verbs import backup, down
 
 
 def add(parser: ArgumentParser) -> None:
     """The flags."""
     backup.add(parser)
-    what = "what to check out (default: `git pull`)"
-    parser.add_argument("--revision", metavar="REVISION", help=what)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--revision", metavar="REVISION", help="what to check out (default: `git pull`)"
+    )
+    what.add_argument(
+        "--dagster", action="store_true", help="only Dagster, to the newest patch release"
+    )
+    what.add_argument(
+        "--postgres", metavar="IMAGE", help="only Postgres, to the version of this image"
+    )
+    reading.add_keys(parser)
 
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError with the command that goes back."""
-    if git(stack, "status", "--porcelain", "--untracked-files=no"):
-        raise StackError("there are changes that are not committed: commit them first (git status)")
-    before = git(stack, "rev-parse", "HEAD")
+    if flags.postgres:
+        run_postgres(stack, flags)
+        return
+    if upgrades.git(stack, "status", "--porcelain", "--untracked-files=no"):
+        raise StackError("there are changes without a commit: commit them first (git status)")
+    before = "." if flags.dagster else upgrades.git(stack, "rev-parse", "HEAD")[:12]
     # By the version that runs: it can restore this file.
-    file = backup.make(stack, flags)
-    back = f"git checkout {before[:12]} && ./stack restore {file} --replace"
+    back = f"git checkout {before} && {' '.join(restore(stack, flags))}"
     say(f"to go back: {back}")
-    pull = ("checkout", "--quiet", flags.revision) if flags.revision else ("pull", "--no-rebase")
     try:
-        git(stack, *pull)
-    except StackError:
-        subprocess.run(
-            ["git", "merge", "--abort"], cwd=stack.root, capture_output=True, check=False
-        )
+        if flags.dagster:
+            upgrades.dagster(stack)
+        else:
+            upgrades.project(stack, flags.revision)
+    except upgrades.NotReplaced:
         raise
-    say(f"from {before[:12]} to {git(stack, 'rev-parse', 'HEAD')[:12]}")
-    # By the version that came.
-    up = subprocess.run(["./stack", "up"], cwd=stack.root, env=stack.environment, check=False)
-    if up.returncode:
-        raise StackError(f"the reason is above. To go back: {back}")
+    except StackError as error:
+        raise StackError(f"{error}. To go back: {back}") from None
 
 
-def git(stack: Stack, *words: str) -> str:
-    """Runs git; returns what it said, or raises StackError with its reason."""
-    done = subprocess.run(
-        ["git", *words], cwd=stack.root, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        note(done.stderr.strip())
-        raise StackError(f"git {words[0]} failed: nothing was replaced")
-    return done.stdout.strip()
+def run_postgres(stack: Stack, flags: Namespace) -> None:
+    """Puts the database into another version of Postgres, or raises StackError."""
+    say("stopping everything but the database: the backup then has the last event")
+    down.stop_runs(stack)
+    stack.compose("stop", *(name for name in stack.config["services"] if name != "postgres"))
+    try:
+        upgrades.postgres(stack, flags.postgres, restore(stack, flags))
+    except BaseException:
+        # Nothing has changed, or this says that a restore was interrupted, and how to repeat it.
+        upgrades.up(stack)
+        raise
+
+
+def restore(stack: Stack, flags: Namespace) -> list[str]:
+    """Makes the backup; returns the words of the command that restores it."""
+    words = ["./stack", "restore", str(backup.make(stack, flags)), "--replace"]
+    for flag in ("key", "passphrase"):
+        words += [f"--{flag}", value] if (value := getattr(flags, flag)) else []
+    return words

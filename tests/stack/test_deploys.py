@@ -1,18 +1,15 @@
 """New code goes live beside the code before: nothing fails, is missed, or runs twice meanwhile."""
 
-import os
-import random
 import re
-import signal
-import subprocess
 import threading
 import time
 from itertools import pairwise
 
 import pytest
 
-from support.cli import COMMAND, StackError, docker
+from support.cli import StackError, docker
 from support.harness import wait_until
+from support.killed import TIMES, kill, moments
 
 DEFS = "code_location/src/code_location/defs"
 # A sensor that ticks each second and requests a run now and then, and a schedule of each minute.
@@ -206,19 +203,11 @@ def test_a_deploy_says_what_is_added_and_removed(deployed):
     assert "jobs removed: other" in succeed(deployed, "deploy")
 
 
-@pytest.mark.whole
-def test_a_deploy_that_is_killed_is_named_if_it_matters_and_the_next_one_is_whole(deployed):
-    for number in range(5):
+@TIMES
+def test_a_deploy_that_is_killed_is_named_if_it_matters_and_the_next_one_is_whole(deployed, times):
+    for number, moment in enumerate(moments(times, 15)):
         write(deployed, TRIGGERS.replace('"first"', f'"number {number}"'))
-        verb = subprocess.Popen(
-            [*COMMAND, "deploy"], cwd=deployed.root, env=deployed.environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        moment = random.uniform(0.5, 15)  # noqa: S311 # no secret
-        print(f"killed after {moment:.1f} s")
-        time.sleep(moment)
-        os.killpg(verb.pid, signal.SIGKILL)
-        verb.wait()
+        kill(deployed, moment, "deploy")
         labels = ("project", deployed.name), ("service", "code_location"), ("oneoff", "False")
         filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
         if len(docker("ps", "--quiet", *filters).split()) > 1:

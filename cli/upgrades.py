@@ -1,0 +1,110 @@
+"""What `./stack upgrade` replaces: this project, Dagster alone, or Postgres.
+
+Each function is called when the backup is there. Where it can, it leaves what it refuses as it was.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from cli.errors import StackError
+from cli.output import note, say
+from cli.stack import Stack
+
+POSTGRES = "POSTGRES_IMAGE"
+
+
+class NotReplaced(StackError):
+    """What ran before runs on."""
+
+
+def project(stack: Stack, revision: str | None) -> None:
+    """Gets the newest commits, or a revision; raises StackError when there is a conflict."""
+    before = git(stack, "rev-parse", "HEAD")
+    try:
+        git(stack, *(("checkout", "--quiet", revision) if revision else ("pull", "--no-rebase")))
+    except StackError:
+        _run(stack, "git", "merge", "--abort")
+        raise
+    say(f"from {before[:12]} to {git(stack, 'rev-parse', 'HEAD')[:12]}")
+    up(stack)
+
+
+def dagster(stack: Stack) -> None:
+    """Locks the newest patch release of Dagster's minor version, and nothing else.
+
+    Raises:
+        StackError: There is none that fits the other packages, or it does not start.
+    """
+    before = dagster_version(stack.root)
+    minor = before.rpartition(".")[0]
+    say(f"looking for a later Dagster {minor}")
+    if _run(stack, "make", "lock", f"DAGSTER_VERSION==={minor}.*"):
+        git(stack, "checkout", "--quiet", ".")
+        raise NotReplaced("the reason is above: nothing was replaced")
+    now = dagster_version(stack.root)
+    if now == before:
+        git(stack, "checkout", "--quiet", ".")
+        say(f"Dagster {before} is the newest {minor}: nothing was replaced")
+        return
+    say(f"Dagster {before} to {now}: commit the requirements.txt that changed, if all is well")
+    up(stack)
+
+
+def postgres(stack: Stack, image: str, restore: list[str]) -> None:
+    """Puts the database into another version of Postgres.
+
+    Args:
+        stack: The stack. Its database runs, and nothing that writes to it.
+        image: The image of that version, for POSTGRES_IMAGE.
+        restore: The words of the command that restores the backup.
+
+    Raises:
+        StackError: It failed. POSTGRES_IMAGE is as it was then.
+    """
+    file = stack.root / ".env"
+    before = file.read_text() if file.is_file() else None
+    others = re.sub(rf"(?m)^\s*(export\s+)?{POSTGRES}\s*[=:].*\n?", "", before or "")
+    file.write_text(f"{others.rstrip()}\n{POSTGRES}={image}\n".lstrip())
+    done = False
+    try:
+        done = not _run(stack, *restore)
+    finally:
+        if not done and before is None:
+            file.unlink()
+        elif not done:
+            file.write_text(before or "")
+    if not done:
+        raise StackError(f"the reason is above. {POSTGRES} is as it was, and the backup is whole")
+
+
+def git(stack: Stack, *words: str) -> str:
+    """Runs git; returns what it said, or raises StackError with its reason."""
+    done = subprocess.run(
+        ["git", *words], cwd=stack.root, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        note(done.stderr.strip())
+        raise NotReplaced(f"git {words[0]} failed: nothing was replaced")
+    return done.stdout.strip()
+
+
+def dagster_version(root: Path) -> str:
+    """The version of Dagster that is locked."""
+    (found,) = re.findall(
+        r"(?m)^dagster==(\S+)", (root / "requirements/control-plane.txt").read_text()
+    )
+    return found
+
+
+def up(stack: Stack) -> None:
+    """Starts what is checked out; raises StackError when it does not start."""
+    # In a process of its own: by the code that came.
+    if _run(stack, "./stack", "up"):
+        raise StackError("the reason is above")
+
+
+def _run(stack: Stack, *command: str) -> int:
+    return subprocess.run(command, cwd=stack.root, env=stack.environment, check=False).returncode
