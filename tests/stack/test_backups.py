@@ -3,10 +3,8 @@
 import gzip
 import io
 import json
-import os
-import random
 import re
-import signal
+import shutil
 import subprocess
 import tarfile
 import time
@@ -15,6 +13,7 @@ import pytest
 
 from support.cli import COMMAND, docker
 from support.harness import wait_until
+from support.killed import TIMES, kill, moments
 
 PASSPHRASE = "correct horse battery staple\n"
 SCHEDULE = {
@@ -217,33 +216,16 @@ def test_a_damaged_foreign_or_newer_backup_is_refused_and_nothing_is_touched(
     assert original.is_healthy()
 
 
-def killed(stack, moment, *words, **settings):
-    """Runs a verb, and kills it and its client of Docker after so many seconds."""
-    verb = subprocess.Popen(
-        [*COMMAND, *words], cwd=stack.root, env={**stack.environment, **settings},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    time.sleep(moment)
-    os.killpg(verb.pid, signal.SIGKILL)
-    return verb.wait()
-
-
-def moments(count, seconds):
-    """Random moments; the seed is in the output of a failed test."""
-    seed = time.time_ns()
-    print(f"seed {seed}")
-    chosen = random.Random(seed)  # noqa: S311
-    return [chosen.uniform(0.5, seconds) for _ in range(count)]
-
-
-@pytest.mark.whole
-def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(original, passphrase):
+@TIMES
+def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(
+    original, passphrase, times
+):
     folder = original.root / "backups"
     # One that is not complete has a dot before its name.
     there = set(folder.glob("[!.]*"))
     settings = {"BACKUP_PASSPHRASE": str(passphrase)}
-    for moment in moments(5, 5):
-        killed(original, moment, "backup", **settings)
+    for moment in moments(times, 5):
+        kill(original, moment, "backup", **settings)
         # One that was complete by then is whole.
         for done in set(folder.glob("[!.]*")) - there:
             words = "backup-verify", str(done), "--passphrase", str(passphrase)
@@ -255,11 +237,25 @@ def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(ori
     assert not docker("ps", "--all", "--quiet", left)
 
 
-@pytest.mark.whole
-def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, new_stack):
+def test_compose_alone_refuses_a_database_that_is_half_restored(original):
+    original.sql("COMMENT ON DATABASE dagster IS 'half restored'")
+    try:
+        done = subprocess.run(
+            original.command("run", "--rm", "--no-deps", "migrate"),
+            cwd=original.root, env=original.environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+    finally:
+        original.sql("COMMENT ON DATABASE dagster IS NULL")
+    assert done.returncode == 1
+    assert "a restore goes on or was interrupted" in done.stdout + done.stderr
+
+
+@TIMES
+def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, new_stack, times):
     copy = new_stack("interrupted")
-    for moment in moments(5, 15):
-        killed(copy, moment, "restore", str(plain), "--no-start")
+    for moment in moments(times, 15):
+        kill(copy, moment, "restore", str(plain), "--no-start")
         volumes = docker("volume", "ls", "--quiet").split()
         if f"{copy.name}_restoring" in volumes:
             for verb in ("status", "up"):
@@ -313,6 +309,68 @@ def test_a_backup_is_made_each_day_at_the_time_that_is_set(original, passphrase,
 
 
 @pytest.mark.whole
+def test_encrypted_backups_are_copied_to_an_object_store_which_has_the_newest(
+    original, backup, plain, passphrase, tmp_path
+):
+    folder, fetched = tmp_path / "backups", tmp_path / "fetched"
+    folder.mkdir()
+    fetched.mkdir()
+    shutil.copy(plain, folder / f"{original.name}-2026-01-01T00-00-00Z.backup")
+    names = [f"{original.name}-2026-01-0{day}T00-00-00Z.backup.age" for day in (1, 2, 3)]
+    for name in names[:2]:
+        shutil.copy(backup, folder / name)
+    config = tmp_path / "rclone.conf"
+    config.write_text(
+        "[store]\ntype = s3\nprovider = Other\nendpoint = http://store:9000\n"
+        "access_key_id = key\nsecret_access_key = secret\n"
+    )
+    settings = {
+        "COMPOSE_PROFILES": "backup-store", "BACKUP_FOLDER": str(folder),
+        "BACKUP_STORE": "store:backups/here", "BACKUP_STORE_CONFIG": str(config),
+        "BACKUP_STORE_KEEP": "2",
+    }  # fmt: skip
+    # rclone as a server of S3 is newer than Debian's.
+    original.compose("--profile", "warehouse", "build", "s3")
+    store, image = f"{original.name}-store", f"{original.name}-stores:current"
+
+    def there():
+        return sorted(docker("exec", store, "sh", "-c", "ls /data/backups/here").split())
+
+    def said():
+        return docker("logs", original.container_of("backup_store"))
+
+    try:
+        # There is no store yet: it is unhealthy, and says so.
+        done = original.verb("up", **settings)
+        assert done.returncode == 1
+        assert "backup_store" in done.stderr
+        docker(
+            "run", "--detach", f"--name={store}", f"--network={original.name}_outside",
+            "--network-alias=store", "--user=0:0", image, "sh", "-c",
+            "mkdir -p /data/backups && exec rclone serve s3 /data --addr :9000"
+            " --auth-key key,secret --config /dev/null",
+        )  # fmt: skip
+        wait_until(lambda: "the newest 2 are in" in said(), "the copies", 150)
+        assert there() == names[:2]
+        shutil.copy(backup, folder / names[2])
+        wait_until(lambda: f"deleted {names[0]}" in said(), "the oldest to go", 150)
+        assert there() == names[1:]
+        done = original.verb("up", **settings)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+        # As on a new machine.
+        rclone = "--entrypoint=rclone", f"--volume={fetched}:/here"
+        copy = "backup_store", "copy", f"store:backups/here/{names[2]}", "/here"
+        get = original.command("run", "--rm", "--no-deps", *rclone, *copy)
+        environment = {**original.environment, **settings}
+        subprocess.run(get, cwd=original.root, env=environment, check=True)
+        assert (fetched / names[2]).read_bytes() == backup.read_bytes()
+    finally:
+        docker("rm", "--force", store)
+        done = original.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+@pytest.mark.whole
 def test_a_backup_for_a_key_can_be_read_with_the_private_key_only(original, backup, tmp_path):
     image = f"{original.name}-backup:current"
     private, public = tmp_path / "private", tmp_path / "public"
@@ -343,30 +401,44 @@ def test_secrets_are_in_an_encrypted_backup_only(original, plain, passphrase, tm
 def commit(stack, message):
     """Commits all files of a checkout; returns the revision."""
     who = "-c", "user.name=test", "-c", "user.email=test@example.com"
-    for words in (("add", "--all"), (*who, "commit", "--quiet", "--message", message)):
-        subprocess.run(["git", *words], cwd=stack.root, check=True)
-    said = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=stack.root, capture_output=True, text=True, check=True
+    git(stack, "add", "--all")
+    git(stack, *who, "commit", "--quiet", "--message", message)
+    return git(stack, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def revisions(original):
+    """Three commits of the checkout: what runs, one more asset, and what does not start."""
+    if not (original.root / ".git").exists():
+        subprocess.run(["git", "init", "--quiet"], cwd=original.root, check=True)
+        made = [commit(original, "before")]
+        added = original.root / "code_location/src/code_location/defs/added.py"
+        added.write_text("import dagster as dg\n\n\n@dg.asset\ndef added():\n    return 1\n")
+        made.append(commit(original, "good"))
+        # The database is upgraded, and then a service does not start.
+        compose = original.root / "docker-compose.yml"
+        text = compose.read_text()
+        compose.write_text(
+            text.replace("control_plane.webserver, --host", "control_plane.nothing, --host")
+        )
+        original.revisions = [*made, commit(original, "bad")]
+    git(original, "checkout", "--quiet", original.revisions[0])
+    return original.revisions
+
+
+def git(stack, *words):
+    """Runs git in a stack's checkout; returns what it said."""
+    done = subprocess.run(
+        ["git", *words], cwd=stack.root, check=True, capture_output=True, text=True
     )
-    return said.stdout.strip()
+    return done.stdout.strip()
 
 
 @pytest.mark.whole
-def test_an_upgrade_makes_a_backup_first_and_one_that_fails_can_be_taken_back(original, passphrase):
-    subprocess.run(["git", "init", "--quiet"], cwd=original.root, check=True)
-    before = commit(original, "before")
-    added = original.root / "code_location/src/code_location/defs/added.py"
-    added.write_text("import dagster as dg\n\n\n@dg.asset\ndef added():\n    return 1\n")
-    good = commit(original, "good")
-    # The database is upgraded, and then a service does not start.
-    compose = original.root / "docker-compose.yml"
-    text = compose.read_text()
-    compose.write_text(
-        text.replace("control_plane.webserver, --host", "control_plane.nothing, --host")
-    )
-    bad = commit(original, "bad")
-    git = ["git", "checkout", "--quiet", before]
-    subprocess.run(git, cwd=original.root, check=True)
+def test_an_upgrade_makes_a_backup_first_and_one_that_fails_can_be_taken_back(
+    original, passphrase, revisions
+):
+    _, good, bad = revisions
     settings = {"BACKUP_PASSPHRASE": str(passphrase)}
 
     done = original.verb("upgrade", "--revision", good, **settings)
@@ -387,5 +459,22 @@ def test_an_upgrade_makes_a_backup_first_and_one_that_fails_can_be_taken_back(or
     (original.root / "dagster.yaml").write_text("# changed\n")
     done = original.verb("upgrade", "--revision", good, **settings)
     assert done.returncode == 1
-    assert "not committed" in done.stderr
-    subprocess.run(["git", "checkout", "--quiet", "dagster.yaml"], cwd=original.root, check=True)
+    assert "without a commit" in done.stderr
+    git(original, "checkout", "--quiet", "dagster.yaml")
+
+
+@TIMES
+def test_an_upgrade_that_is_killed_is_finished_by_the_next_one(
+    original, passphrase, revisions, times
+):
+    before, good, _ = revisions
+    settings = {"BACKUP_PASSPHRASE": str(passphrase)}
+    for moment in moments(times, 25):
+        git(original, "checkout", "--quiet", before)
+        assert original.verb("up").returncode == 0
+        kill(original, moment, "upgrade", "--revision", good, **settings)
+        done = original.verb("upgrade", "--revision", good, **settings)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+        assert git(original, "rev-parse", "HEAD") == good
+        assert original.status_of(original.asset_run) == "SUCCESS"
+        original.run("__ASSET_JOB", assets=["added"])
