@@ -85,8 +85,8 @@ class Traffic(threading.Thread):
                 # The API may have accepted it, and ended before it said so; or before it was in
                 # the queue. Then it never will be, and the client asks again.
                 for run in self.stack.runs_tagged("chaos", number):
-                    tags = self.stack.tags_of(run["runId"])
-                    if run["status"] != "NOT_STARTED" and not never_queued({"tags": tags}):
+                    made = {"tags": self.stack.tags_of(run["runId"])}
+                    if run["status"] != "NOT_STARTED" and not never_queued(made):
                         return number, run["runId"]
                 return number, self.launch(number, dies, seconds, tags)
             except (StackError, OSError, ValueError):
