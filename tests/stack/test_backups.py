@@ -252,7 +252,9 @@ def test_compose_alone_refuses_a_database_that_is_half_restored(original):
 
 
 @TIMES
-def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, new_stack, times):
+def test_a_restore_that_is_killed_is_named_and_done_again_and_can_be_looked_at(
+    original, plain, new_stack, times
+):
     copy = new_stack("interrupted")
     for moment in moments(times, 15):
         kill(copy, moment, "restore", str(plain), "--no-start")
@@ -270,6 +272,10 @@ def test_a_restore_that_is_killed_is_named_and_done_again(original, plain, new_s
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert "every table and file compared" in done.stdout
     assert f"{copy.name}_restoring" not in docker("volume", "ls", "--quiet").split()
+    # Without the daemon nothing ticks, and no run starts.
+    copy.compose("up", "--detach", "--wait", "edge")
+    assert copy.status_of(original.asset_run) == "SUCCESS"
+    assert "daemon" not in copy.services()
 
 
 @pytest.mark.whole

@@ -27,7 +27,7 @@ def containers(stack):
         ("DOMAIN={$HOME}", "cannot be used: use a host name without http:// or a path"),
         (
             "COMPOSE_PROFILES=x",
-            "'x', which switches nothing on: there are backup, viewer, warehouse",
+            "'x', which switches nothing on: there are backup, backup-store, viewer, warehouse",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_run_whose_process_is_killed_says_so_and_ends_its_container(stack, use
     assert "It was killed from outside (SIGKILL)" in said
     assert "Its last lines:" in said
     assert used[1] not in said, "lines of the run before"
-    assert stack.ended(used[0])["ExitCode"] == 137
+    assert stack.ended(container_of(stack, run))["ExitCode"] == 137
 
 
 def test_a_run_whose_process_ends_without_a_word_fails_though_its_container_goes_on(stack, used):
