@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from cli.doctor import Finding, engine, files, runs, services
+from cli.doctor import Examined, Finding, engine, files, runs, services
 from cli.errors import StackError
 from cli.output import printable, say
 from cli.stack import Stack
@@ -42,6 +42,7 @@ def examine(stack: Stack) -> list[Finding]:
 
     A check that cannot be made is a finding as well: the reason is usually that of an earlier one.
     """
+    stack = Examined(stack.root, stack.environment)
     found: list[Finding] = []
     # Without an engine, or with settings that Compose refuses, nothing else can be asked.
     for check in (*engine.FIRST, *files.CHECKS):
