@@ -8,6 +8,7 @@ from typing import Any
 
 from cli import deploys
 from cli.errors import StackError
+from cli.output import say
 from cli.stack import Stack
 
 # What a code location has now.
@@ -19,6 +20,7 @@ MODULE = "control_plane.code_server.contents"
 # The project's .env as it is now, which the new code may need (code_server/hand_over.py).
 HAND_OVER = "python", "-m", "control_plane.code_server.hand_over", "candidate"
 WITH_CANDIDATE = "--env=CANDIDATE_SETTINGS=.env.candidate"
+REFUSED = "refused, the code before stays live"
 KINDS = "jobs", "assets", "schedules", "sensors"
 
 
@@ -101,3 +103,31 @@ def missing(old: Contents, new: Contents) -> list[str]:
         gone = old.jobs[name] & old.names["jobs"] - new.names["jobs"]
         found += [f"the job {job} of {name}, which is switched on, is gone" for job in sorted(gone)]
     return found
+
+
+def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None:
+    """Says what would change.
+
+    Args:
+        stack: The stack.
+        candidate: The same stack, with the image that would go live.
+        service: The code location's service.
+        anyway: Whether what is switched on may end.
+
+    Raises:
+        StackError: It does not load, or something that is switched on would end.
+    """
+    try:
+        new = built(candidate, service)
+    except StackError as error:
+        raise StackError(f"{REFUSED}: it does not load: {error}") from None
+    if not new:
+        say("its image has a Dockerfile of its own: its definitions are not compared")
+        return
+    old = live(stack, service)
+    for line in changes(old, new):
+        say(f"  {line}")
+    lost = missing(old, new)
+    if lost and not anyway:
+        how = "switch it off first, or ./stack deploy --anyway"
+        raise StackError(f"{REFUSED}: {'; '.join(lost)}: {how}")

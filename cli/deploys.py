@@ -90,7 +90,7 @@ def switch(stack: Stack, service: str) -> None:
         reason = started.stderr.strip().splitlines()[-1:] or ["it did not start"]
         if new:
             docker("rm", "--force", *new)
-        raise StackError(f"{service}: {reason[0]}: the code before stays live")
+        raise StackError(f"{service}: {reason[0]}")
     remove(before)
     reload(stack, service)
 
@@ -123,7 +123,7 @@ def reload(stack: Stack, service: str) -> None:
     deadline = time.monotonic() + LOAD_SECONDS
     while errors := [one for one in health.location_errors(stack) if f" {name} " in one]:
         if time.monotonic() > deadline:
-            raise StackError(errors[0])
+            raise StackError(errors[0].removesuffix(": correct it, then make up"))
         time.sleep(1)
 
 

@@ -32,6 +32,8 @@ def problems_of_services(stack: Stack) -> list[str]:
             found.append(f"{service}: has no container: make up")
         elif is_done(state):
             continue
+        elif state["State"] == "paused":
+            found.append(f"{service}: paused: docker compose unpause {service}")
         elif state["State"] != "running":
             found.append(f"{service}: {state['State']}, exit status {state['ExitCode']}:"
                          f" {last_line(stack, service) or 'make logs'}")  # fmt: skip

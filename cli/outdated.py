@@ -17,6 +17,7 @@ WAITING = """
 SELECT DISTINCT value FROM run_tags JOIN runs USING (run_id)
 WHERE key = 'dagster/image' AND status IN ('NOT_STARTED', 'QUEUED', 'STARTING')
 """
+LIVE = "SELECT image FROM deploys ORDER BY id DESC"
 
 
 def remove_services(stack: Stack) -> None:
@@ -57,7 +58,11 @@ def _remove_images(stack: Stack) -> None:
     if not earlier:
         return
     built = (line.split() for line in docker(*commands.built_for(earlier)).splitlines())
+    # First those that were live, the last one first. What a deploy refused never was.
+    lived = list(dict.fromkeys(row["image"] for row in database.rows(stack, LIVE)))
+    places = {image: place for place, image in enumerate(lived)}
     found = sorted((words for words in built if len(words) == 3), reverse=True)
+    found.sort(key=lambda words: places.get(words[1], len(places)))
     services = {service for _, _, service in found}
     ids = {name: [one for _, one, service in found if service == name] for name in services}
     needed = {row["value"] for row in database.rows(stack, WAITING)}

@@ -24,8 +24,8 @@ or a flag is wrong. `make VERB` ends with 2 in both cases. Only `./stack` accept
 use `FORCE=1` (destroy), `FOLLOW=1` and `RUN=<id>` (logs), `RUN=<id>` and `STEP=<key>` (run-step),
 `WAIT=1` (down), `FOR=<user>` (credentials), `NAME=<name>`, `FROM=<folder>` and `REMOVE=1`
 (location), `LOCATION=<name>` (deploy, rollback, secret), `NAME=<name>` and `REMOVE=1` (secret),
-`KEEP=<number>` (backup), and `BACKUP=<file>`, `KEY=<file>` and `PASSPHRASE=<file>` (backup-verify,
-restore).
+`KEEP=<number>` (backup), `BACKUP=<file>`, `KEY=<file>` and `PASSPHRASE=<file>` (backup-verify,
+restore), and `DAGSTER=1`, `POSTGRES=<image>`, `KEY=<file>` and `PASSPHRASE=<file>` (upgrade).
 
 {verbs}
 ## For contributors

@@ -7,17 +7,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from cli import commands
 from cli.errors import StackError
 from cli.output import note, say
-from cli.stack import Stack
+from cli.stack import Stack, docker
 
 # The stack's own settings. The others are read by what these say.
 FIRST = ".env"
+OVERRIDE = "docker-compose.override.yml"
 
 
 def paths(stack: Stack) -> dict[str, Path]:
     """Where the operator's files are, or would be, by their names in a backup."""
-    names = (".env", "docker-compose.override.yml", "dagster.yaml")
+    names = (FIRST, OVERRIDE, "dagster.yaml")
     files = {name: stack.root / name for name in names}
     # Also those of code locations that are switched off.
     projects = stack.with_all_profiles.projects
@@ -47,16 +49,34 @@ def put(stack: Stack, texts: Mapping[str, str]) -> None:
         texts: The text of each file by its name.
     """
     places = paths(stack)
+    others = other_stacks(stack)
     for name in sorted(set(texts) & set(places)):
         file = places[name]
         text = _of(stack, texts[name]) if name == FIRST else texts[name]
-        if not file.exists():
+        # An override can do all that the engine can, and a .env is that of every stack of a folder.
+        can_be_written = name != OVERRIDE and not (name == FIRST and others)
+        if not file.exists() and can_be_written:
             _write(file, text)
             say(f"wrote {file}")
-        elif file.read_text() != text:
+        elif not file.exists() or file.read_text() != text:
             beside = file.with_name(f"{file.name}.from-backup")
             _write(beside, text)
             note(f"note: {file} stays as it is: {beside.name} beside it is that of the backup")
+
+
+def other_stacks(stack: Stack) -> list[str]:
+    """The names of stacks that were started from the folder of this one, and have containers."""
+    directory = f'{{{{.Label "{commands.FOLDER_LABEL}"}}}}'
+    project = f'{{{{.Label "{commands.PROJECT_LABEL}"}}}}'
+    rows = [
+        one.split("\t")
+        for one in docker("ps", "--all", "--format", f"{project}\t{directory}").splitlines()
+    ]
+    here = str(stack.root.resolve())
+    # `backup-verify` has one for a moment.
+    return sorted(
+        {name for name, where in rows if where == here} - {stack.name, f"{stack.name}-verify"}
+    )
 
 
 def _of(stack: Stack, text: str) -> str:

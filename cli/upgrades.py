@@ -9,6 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from cli import builds, checks, commands
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import Stack
@@ -23,11 +24,14 @@ class NotReplaced(StackError):
 def project(stack: Stack, revision: str | None) -> None:
     """Gets the newest commits, or a revision; raises StackError when there is a conflict."""
     before = git(stack, "rev-parse", "HEAD")
-    try:
-        git(stack, *(("checkout", "--quiet", revision) if revision else ("pull", "--no-rebase")))
-    except StackError:
-        _run(stack, "git", "merge", "--abort")
-        raise
+    if revision:
+        git(stack, "checkout", "--quiet", revision)
+    else:
+        try:
+            git(stack, "pull", "--no-rebase")
+        except StackError:
+            _run(stack, "git", "merge", "--abort")
+            raise
     say(f"from {before[:12]} to {git(stack, 'rev-parse', 'HEAD')[:12]}")
     up(stack)
 
@@ -70,7 +74,7 @@ def postgres(stack: Stack, image: str, restore: list[str]) -> None:
     file.write_text(f"{others.rstrip()}\n{POSTGRES}={image}\n".lstrip())
     done = False
     try:
-        done = not _run(stack, *restore)
+        done = not _run(stack, *restore, "--no-start")
     finally:
         if not done and before is None:
             file.unlink()
@@ -78,6 +82,19 @@ def postgres(stack: Stack, image: str, restore: list[str]) -> None:
             file.write_text(before or "")
     if not done:
         raise StackError(f"the reason is above. {POSTGRES} is as it was, and the backup is whole")
+    start(stack)
+
+
+def start(stack: Stack) -> None:
+    """Starts all services with the images that there are: your code is not built.
+
+    Raises:
+        StackError: A restore was interrupted, or a service does not start.
+    """
+    stack = Stack(stack.root, stack.environment)  # POSTGRES_IMAGE is another one
+    checks.refuse_half_restored(stack)
+    builds.build_only(stack, ["prepare"])
+    stack.compose(*commands.start())
 
 
 def git(stack: Stack, *words: str) -> str:

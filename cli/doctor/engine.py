@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli import commands
+from cli import commands, settings
 from cli.doctor import Finding
 from cli.errors import StackError
 from cli.stack import Stack, docker
@@ -105,13 +105,7 @@ def networks(stack: Stack) -> Iterator[Finding]:
 
 def other_stacks(stack: Stack) -> Iterator[Finding]:
     """No other stack was started from this folder, by a mistyped STACK_NAME for example."""
-    directory = f'{{{{.Label "{commands.FOLDER_LABEL}"}}}}'
-    project = f'{{{{.Label "{commands.PROJECT_LABEL}"}}}}'
-    listed = docker("ps", "--all", "--format", f"{project}\t{directory}").splitlines()
-    here = str(stack.root.resolve())
-    others = {line.partition("\t")[0] for line in listed if line.partition("\t")[2] == here}
-    # `backup-verify` has one for a moment.
-    for name in sorted(others - {stack.name, f"{stack.name}-verify"}):
+    for name in settings.other_stacks(stack):
         yield Finding("stacks", f"this folder also has the stack {name}",
                       f"if that is a mistake: STACK_NAME={name} ./stack destroy")  # fmt: skip
 

@@ -39,4 +39,5 @@ def _refused(
         yield Finding(part, str(error), remedy)
 
 
-CHECKS = (restore, settings, files, port)
+# The others are not asked when one finds something.
+CHECKS = (settings, files, restore, port)

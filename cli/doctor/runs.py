@@ -38,7 +38,7 @@ INSTIGATORS = """{ repositoriesOrError { ... on RepositoryConnection { nodes { l
   sensors { name minIntervalSeconds
     sensorState { status ticks(limit: 1) { status timestamp error { message } } } }
 } } } }"""
-NEXT = """query Next($which: ScheduleSelector!, $after: Int!) {
+NEXT = """query Next($which: ScheduleSelector!, $after: Float!) {
   scheduleOrError(scheduleSelector: $which) { ... on Schedule {
     futureTicks(cursor: $after, limit: 1) { results { timestamp } } } } }"""
 

@@ -28,7 +28,9 @@ def states(stack: Stack) -> Iterator[Finding]:
         return
     for problem in health.problems_of_services(stack):
         part, _, what = problem.partition(": ")
-        yield Finding(part, what, "make logs, then make up")
+        paused = there.get(part, {}).get("State") == "paused"
+        how = f"docker compose unpause {part}" if paused else "make logs, then make up"
+        yield Finding(part, what, how)
 
 
 def volumes(stack: Stack) -> Iterator[Finding]:

@@ -32,7 +32,10 @@ def make(stack: Stack, flags: Namespace) -> Path:
     if stack.services().get("postgres", {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")
     folder = stack.root / (flags.to or backups.folder(stack))
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StackError(f"{folder} cannot be used: {error.strerror}") from None
     with locks.alone(stack, "backup"):
         for interrupted in folder.glob(f".{stack.name}-*.partial"):
             interrupted.unlink()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 
 from cli import builds, checks, contents, deploys, locks, outdated
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
-
-REFUSED = "refused, the code before stays live"
 
 
 def add(parser: ArgumentParser) -> None:
@@ -32,43 +31,32 @@ def run(stack: Stack, flags: Namespace) -> None:
         ((_, before), *_) = deploys.servers(stack, service)
         deploys.note(stack, service, "up")
         say(f"building {service}")
-        builds.build_only(stack, [service])
-        name = stack.config["services"][service]["image"]
-        image = docker("image", "inspect", "--format", "{{.Id}}", name).strip()
-        if image == before and not outdated.has_new_settings(stack, service):
-            say("nothing has changed: this code is live already")
-            return
+        # Under another name: what is killed here must not leave code that nobody has checked to the
+        # next start of a container.
+        candidate = Stack(stack.root, {**stack.environment, "IMAGE_TAG": "candidate"})
+        builds.build_only(candidate, [service])
+        name, built = (one.config["services"][service]["image"] for one in (stack, candidate))
+        image = docker("image", "inspect", "--format", "{{.Id}}", built).strip()
         try:
-            check(stack, service, anyway=flags.anyway)
+            if image == before and not outdated.has_new_settings(stack, service):
+                deploys.reload(stack, service)
+                say("nothing has changed: this code is live already")
+                return
+            contents.check(stack, candidate, service, anyway=flags.anyway)
+            docker("tag", image, name)
             deploys.hand_over(stack, service)
         except BaseException:
-            # The next start of a container must not take what was refused.
-            docker("tag", before, name)
+            docker("tag", before, name)  # of a location whose compose.yml has no IMAGE_TAG
             raise
+        finally:
+            if built != name:
+                with suppress(StackError):  # a container that was killed has it
+                    docker("image", "rm", built)
         say("starting it beside the code before")
-        deploys.go_live(stack, service, before)
+        try:
+            deploys.go_live(stack, service, before)
+        except StackError as error:
+            raise StackError(f"{contents.REFUSED}: {error}") from None
         deploys.note(stack, service, "deploy")
     say(f"live: {service} {image[7:19]} (make rollback goes back)")
     outdated.remove_images(stack)
-
-
-def check(stack: Stack, service: str, *, anyway: bool) -> None:
-    """Says what would change.
-
-    Raises:
-        StackError: It does not load, or something that is switched on would end.
-    """
-    try:
-        new = contents.built(stack, service)
-    except StackError as error:
-        raise StackError(f"{REFUSED}: it does not load: {error}") from None
-    if not new:
-        say("its image has a Dockerfile of its own: its definitions are not compared")
-        return
-    old = contents.live(stack, service)
-    for line in contents.changes(old, new):
-        say(f"  {line}")
-    lost = contents.missing(old, new)
-    if lost and not anyway:
-        how = "switch it off first, or ./stack deploy --anyway"
-        raise StackError(f"{REFUSED}: {'; '.join(lost)}: {how}")

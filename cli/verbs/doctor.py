@@ -46,9 +46,9 @@ def examine(stack: Stack) -> list[Finding]:
     found: list[Finding] = []
     # Without an engine, or with settings that Compose refuses, nothing else can be asked.
     for check in (*engine.FIRST, *files.CHECKS):
-        found += _of(check, stack)
-    if found:
-        return found
+        found = _of(check, stack)
+        if found:
+            return found
     for check in (*engine.CHECKS, *services.CHECKS):
         found += _of(check, stack)
     silent = _of(services.answer, stack)

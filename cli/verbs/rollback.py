@@ -40,7 +40,10 @@ def run(stack: Stack, flags: Namespace) -> None:
             return
         earlier = target(deploys.history(stack), service, now)
         docker("tag", earlier, stack.config["services"][service]["image"])
-        deploys.go_live(stack, service, now)
+        try:
+            deploys.go_live(stack, service, now)
+        except StackError as error:
+            raise StackError(f"{error}: the code of now stays live") from None
         deploys.note(stack, service, "rollback")
     say(f"live: {service} {earlier[7:19]}. The next deploy or `make up` builds your files again")
 
@@ -52,4 +55,10 @@ def target(history: list[dict[str, str]], service: str, now: str) -> str:
         images = images[: images.index(now)]
     if not images:
         raise StackError(f"{service}: nothing earlier is known: make deploys")
+    there = docker("image", "ls", "--all", "--quiet", "--no-trunc").split()
+    if images[-1] not in there:
+        raise StackError(
+            f"{service}: the image {images[-1][7:19]} is gone: check out its revision (make"
+            " deploys), then make deploy"
+        )
     return images[-1]

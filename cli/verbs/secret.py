@@ -13,7 +13,7 @@ from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MOST_BYTES = 1 << 20
 
 
@@ -30,7 +30,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when it is not stored."""
     service = deploys.service_of(stack, flags.location)
     if not NAME.fullmatch(flags.name):
-        raise StackError(f"{flags.name!r}: a name has letters, digits, _, - and .")
+        raise StackError(f"{flags.name!r}: a name has up to 100 letters, digits, _, - and .")
     if f"{stack.name}_{service}-settings" not in docker(*commands.volumes(stack.name)).split():
         raise StackError(f"{service} was never started: make up")
     value = b"" if flags.remove else _read()
@@ -46,12 +46,16 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 
 def _read() -> bytes:
-    """The value: typed, or all of stdin without the last end of line."""
+    """The value: typed, or all of stdin. One line is stored without its end.
+
+    Several lines, such as a private key, are stored as they are.
+    """
     if sys.stdin.isatty():
         value = getpass.getpass("value: ").encode()
     else:
         value = sys.stdin.buffer.read(MOST_BYTES + 1)
-        value = value.removesuffix(b"\n").removesuffix(b"\r")
+        if value.count(b"\n") < 2:
+            value = value.removesuffix(b"\n").removesuffix(b"\r")
     if not value or len(value) > MOST_BYTES:
         raise StackError("the value is empty, or longer than a mebibyte")
     return value

@@ -34,6 +34,8 @@ def run(stack: Stack, flags: Namespace) -> None:
         return
     if upgrades.git(stack, "status", "--porcelain", "--untracked-files=no"):
         raise StackError("there are changes without a commit: commit them first (git status)")
+    if flags.revision:
+        upgrades.git(stack, "rev-parse", "--verify", "--quiet", f"{flags.revision}^{{commit}}")
     before = "." if flags.dagster else upgrades.git(stack, "rev-parse", "HEAD")[:12]
     # By the version that runs: it can restore this file.
     back = f"git checkout {before} && {' '.join(restore(stack, flags))}"
@@ -58,7 +60,7 @@ def run_postgres(stack: Stack, flags: Namespace) -> None:
         upgrades.postgres(stack, flags.postgres, restore(stack, flags))
     except BaseException:
         # Nothing has changed, or this says that a restore was interrupted, and how to repeat it.
-        upgrades.up(stack)
+        upgrades.start(stack)
         raise
 
 

@@ -41,6 +41,8 @@ FORMAT = 1
 MANIFEST, TABLES, DUMP, CHECKSUMS = (
     "manifest.json", "tables.json", "database.dump", "checksums.json",
 )  # fmt: skip
+# What a file of pg_dump's own format begins with.
+OF_PG_DUMP = b"PGDMP"
 VOLUMES, SETTINGS = Path("/volumes"), Path(os.environ.get("SETTINGS", "/settings"))
 KEYS = Path("/run/secrets/backup_passphrase"), Path("/run/secrets/backup_keys")
 # An anonymous volume.
@@ -223,10 +225,12 @@ def check() -> dict[str, Any]:
         Refused: It is damaged, cut off, of another kind, or of a newer format.
     """
     found: dict[str, str] = {}
+    links: set[str] = set()
     parts: dict[str, Any] = {}
     volumes: set[str] = set()
     settings: list[str] = []
     for member, content, _ in members():
+        refuse_foreign(member, links)
         root, _, rest = member.name.partition("/")
         if root == "volumes":
             volumes.add(rest.partition("/")[0])
@@ -237,14 +241,17 @@ def check() -> dict[str, Any]:
             parts[member.name] = json.loads(data)
             digest = hashlib.sha256(data)
         else:
-            digest = hashlib.sha256()
+            first = content.read(len(OF_PG_DUMP))
+            if member.name == DUMP and first != OF_PG_DUMP:
+                raise Refused("it has no database")
+            digest = hashlib.sha256(first)
             while block := content.read(BLOCK):
                 digest.update(block)
         if root == "settings":
             settings.append(rest)
         if member.name == MANIFEST:
             for what, here in made_with().items():
-                made: list[int] = parts[MANIFEST].get(what, [])
+                made = versions_of(parts[MANIFEST], what)
                 if made > here:
                     raise Refused(
                         f"it was made with {what} {dotted(made)}, and this stack has"
@@ -254,6 +261,8 @@ def check() -> dict[str, Any]:
             found[member.name] = digest.hexdigest()
     if CHECKSUMS not in parts:
         raise Refused("it is cut off: its end is missing")
+    if not parts.get(TABLES) or DUMP not in found:
+        raise Refused("it has no database")
     wrong = [n for n, digest in parts[CHECKSUMS].items() if found.pop(n, None) != digest]
     if wrong or found:
         raise Refused(f"it is damaged: {(wrong or list(found))[0]} is not what was written")
@@ -264,6 +273,40 @@ def check() -> dict[str, Any]:
         "settings": settings,
         "files": len(parts[CHECKSUMS]),
     }
+
+
+def versions_of(manifest: object, what: str) -> list[int]:
+    """A version in a manifest; raises Refused when it is none."""
+    version: Any = manifest.get(what) if isinstance(manifest, dict) else None
+    if not isinstance(version, list) or not all(isinstance(part, int) for part in version):
+        raise Refused(f"it is damaged: its manifest has no version of {what}")
+    return version
+
+
+def refuse_foreign(member: tarfile.TarInfo, links: set[str]) -> None:
+    """Refuses a member that no backup has, and that would not stay in its volume.
+
+    Args:
+        member: The member.
+        links: The symbolic links before it; a new one is added.
+
+    Raises:
+        Refused: It is such a member.
+    """
+    path = Path(member.name)
+    parents = {str(parent) for parent in path.parents}
+    is_named = len(path.parts) > 1 and path.parts[0] in ("settings", "volumes")
+    is_named = is_named or member.name in (MANIFEST, TABLES, DUMP, CHECKSUMS)
+    is_inside = ".." not in path.parts and not path.is_absolute() and not parents & links
+    is_file = member.isreg() or member.isdir() or member.issym() or member.isfifo()
+    # Of two names of one file, the second.
+    volume = path.parts[:2]
+    is_file = is_file or (member.islnk() and Path(member.linkname).parts[:2] == volume)
+    is_file = is_file and ".." not in Path(member.linkname).parts if member.islnk() else is_file
+    if not (is_named and is_inside and is_file):
+        raise Refused(f"it is not a backup of a stack: {member.name!r} is in it")
+    if member.issym():
+        links.add(member.name)
 
 
 def dotted(version: list[int]) -> str:

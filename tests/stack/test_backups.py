@@ -108,7 +108,12 @@ def test_a_restored_stack_of_another_name_has_all_that_the_backup_has(
     # Runs that were in progress or in the queue end here as well.
     for run in original.in_progress:
         assert copy.finished(run, 240) in ("SUCCESS", "FAILURE")
-    # In the place of what is there, as for another version of Postgres.
+
+
+@pytest.mark.whole
+def test_what_is_there_is_replaced_if_that_is_asked_for(original, backup, passphrase, new_stack):
+    copy = new_stack("replaced")
+    assert copy.verb("up").returncode == 0
     later = copy.run("process_numbers")
     words = "restore", str(backup), "--passphrase", str(passphrase), "--replace"
     done = copy.verb(*words)
@@ -153,6 +158,29 @@ def of_version(name, **versions):
     return change
 
 
+# That would be written elsewhere, or would be more than a file.
+MEMBERS = (
+    ("volumes/inbox/../../../tmp/evil", tarfile.REGTYPE),
+    ("/srv/evil", tarfile.REGTYPE),
+    ("evil", tarfile.REGTYPE),
+    ("volumes/inbox/disk", tarfile.BLKTYPE),
+    ("volumes/inbox/null", tarfile.CHRTYPE),
+    ("volumes/inbox/shadow", tarfile.LNKTYPE, "/etc/shadow"),
+    ("volumes/inbox/up", tarfile.LNKTYPE, "volumes/inbox/../../etc/shadow"),
+)
+
+
+def with_member(file, out, name, kind, target=""):
+    """A copy of a backup with one member more, which no backup has."""
+    with tarfile.open(file, "r:gz") as old, tarfile.open(out, "w:gz") as new:
+        for member in old:
+            new.addfile(member, old.extractfile(member) if member.isreg() else None)
+        added = tarfile.TarInfo(name)
+        added.type, added.linkname = kind, target
+        new.addfile(added)
+    return out
+
+
 def damaged(folder, encrypted, plain):
     """Files that are no backups of this stack any more: what `restore` should say of each."""
 
@@ -184,6 +212,13 @@ def damaged(folder, encrypted, plain):
         folder / "other.tgz": "not a backup",
         changed(plain, folder / "log", lambda n, d: d + b"x" * bool(logs.fullmatch(n))): "damaged",
         changed(plain, folder / "gone", lambda n, d: None if logs.fullmatch(n) else d): "damaged",
+        changed(plain, folder / "no", lambda n, d: None if n == "database.dump" else d): "no data",
+        changed(plain, folder / "sql", lambda n, d: b"x" if n == "database.dump" else d): "no data",
+        changed(plain, folder / "rows", lambda n, d: b"{}" if n == "tables.json" else d): "no data",
+        **{
+            with_member(plain, folder / f"member{number}", *member): "not a backup of a stack: '"
+            for number, member in enumerate(MEMBERS)
+        },
         of("format", [99]): "format 99",
         of("Dagster", [99, 1, 0]): "Dagster 99.1.0",
         of("Postgres", [99]): "Postgres 99",

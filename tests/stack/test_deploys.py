@@ -1,13 +1,16 @@
 """New code goes live beside the code before: nothing fails, is missed, or runs twice meanwhile."""
 
+import os
 import re
+import signal
+import subprocess
 import threading
 import time
 from itertools import pairwise
 
 import pytest
 
-from support.cli import StackError, docker
+from support.cli import COMMAND, StackError, docker
 from support.harness import wait_until
 from support.killed import TIMES, kill, moments
 
@@ -164,6 +167,7 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(depl
     assert [line.split()[-2] for line in listed[:3]] == ["rollback", "deploy", "up"]
     assert first[7:19] in listed[0]
     assert second[7:19] in listed[1]
+    assert succeed(deployed, "doctor") == "Nothing is wrong.\n"
 
 
 @pytest.mark.parametrize(
@@ -192,8 +196,48 @@ def test_code_that_does_not_load_or_loses_what_is_on_never_becomes_live(deployed
     assert re.search(reason, last), last
     assert deployed.container_of("code_location") == container
     # Nor with the next start.
-    named = deployed.config["services"]["code_location"]["image"]
-    assert docker("image", "inspect", "--format", "{{.Id}}", named).strip() == before
+    assert image_named(deployed) == before
+    assert not docker("image", "ls", "--quiet", f"--filter=reference={deployed.name}-*:candidate")
+
+
+def image_named(stack):
+    """The image that the next start of the code server would take."""
+    name = stack.config["services"]["code_location"]["image"]
+    return docker("image", "inspect", "--format", "{{.Id}}", name).strip()
+
+
+@pytest.mark.whole
+def test_code_that_loads_in_the_check_only_is_refused_all_the_same(deployed):
+    before = image(deployed)
+    only = "import sys\nif not any('contents' in one for one in sys.orig_argv):\n    raise OSError"
+    write(deployed, f"{only}('in the server')\n{TRIGGERS}")
+    done = deployed.verb("deploy")
+    write(deployed, TRIGGERS)
+    assert done.returncode == 1, done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert "deploy: refused, the code before stays live" in last
+    assert "in the server" in last
+    assert wait_until(lambda: deployed.is_healthy(), "the stack to be healthy")
+    assert image(deployed) == image_named(deployed) == before
+
+
+@pytest.mark.whole
+def test_a_deploy_that_is_killed_while_it_checks_leaves_the_code_before_to_the_next_start(deployed):
+    before = image(deployed)
+    write(deployed, "import time\ntime.sleep(20)\nraise ValueError\n")
+    verb = subprocess.Popen(
+        [*COMMAND, "deploy"], cwd=deployed.root, env=deployed.environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    labels = ("project", deployed.name), ("service", "code_location"), ("oneoff", "True")
+    filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
+    (checking, *_) = wait_until(lambda: docker("ps", "--quiet", *filters).split(), "the check")
+    os.killpg(verb.pid, signal.SIGKILL)
+    verb.wait()
+    docker("rm", "--force", checking)
+    assert image_named(deployed) == before
+    write(deployed, TRIGGERS)
+    succeed(deployed, "deploy")
 
 
 @pytest.mark.whole

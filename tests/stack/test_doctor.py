@@ -142,6 +142,7 @@ def test_a_machine_without_an_address_for_a_network_is_named(stack, tmp_path):
     assert any("networks: " in one and "fully subnetted" in one for one in found)
 
 
+@pytest.mark.whole
 def test_a_service_close_to_its_memory_limit_is_named(stack):
     container = stack.container_of("code_location")
     used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", container)
@@ -168,6 +169,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.whole
 def test_a_database_with_few_connections_left_is_named(stack):
     volume = f"{stack.name}_code-credentials:/run/dagster-credentials:ro"
     image = stack.config["services"]["code_location"]["image"]
@@ -203,11 +205,11 @@ def stopped(stack, service, how=("stop", "start")):
 
 LONG = [
     pytest.param(one, marks=pytest.mark.whole)
-    for one in ("daemon", "guard", "postgres", "webserver")
+    for one in ("code_location", "daemon", "guard", "postgres")
 ]
 
 
-@pytest.mark.parametrize("service", ["code_location", *LONG])
+@pytest.mark.parametrize("service", ["sign_in", *LONG])
 def test_a_service_that_has_stopped_is_named(stack, service):
     with stopped(stack, service):
         assert any(one.startswith(f"{service}: exited") for one in findings(stack))

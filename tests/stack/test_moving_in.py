@@ -96,6 +96,7 @@ def test_its_schedule_and_its_sensor_make_runs(theirs):
     assert theirs.finished(timed[-1]["runId"]) == "SUCCESS"
 
 
+@pytest.mark.whole
 def test_its_variables_are_named_when_missing_shown_nowhere_and_new_in_the_next_run(
     theirs, project
 ):

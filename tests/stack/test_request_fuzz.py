@@ -95,6 +95,7 @@ def test_edge_and_web_server_together_refuse_23_000_odd_requests(stack, launch, 
     assert_held(seen)
 
 
+@pytest.mark.whole
 def test_the_edge_refuses_the_odd_requests_over_http2_too(stack, launch, own_certificate):
     certificate, settings = own_certificate
     with nothing_changes(stack, launch), stack.edge_with(DOMAIN=DOMAIN, **settings):

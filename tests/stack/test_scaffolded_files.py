@@ -111,6 +111,7 @@ def test_make_dev_serves_the_file_on_sqlite(checkout):
     assert "Dagster services shut down" in log.read_text()
 
 
+@pytest.mark.whole
 def test_the_file_s_asset_materializes_in_a_run_container(checkout):
     done = checkout.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"

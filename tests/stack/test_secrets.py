@@ -98,6 +98,7 @@ def test_no_other_service_can_read_it_and_bad_input_is_refused(keeper):
         assert said in done.stderr.decode()
 
 
+@pytest.mark.whole
 def test_a_secret_that_is_named_and_not_stored_is_refused_by_name(keeper):
     file = keeper.root / "code_location/.env"
     before = file.read_text()

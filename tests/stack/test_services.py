@@ -93,6 +93,7 @@ def test_no_secret_is_in_a_configuration_environment_command_line_image_or_log(s
     assert (found.stdout, saved.returncode) == (b"0\n", 0)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "lost",
     [

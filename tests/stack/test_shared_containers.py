@@ -77,6 +77,7 @@ def test_a_run_whose_process_is_killed_says_so_and_ends_its_container(stack, use
     assert stack.ended(container_of(stack, run))["ExitCode"] == 137
 
 
+@pytest.mark.whole
 def test_a_run_whose_process_ends_without_a_word_fails_though_its_container_goes_on(stack, used):
     run = stack.launch("shared_end_without_a_word")
     assert stack.finished(run) == "FAILURE"
@@ -86,6 +87,7 @@ def test_a_run_whose_process_ends_without_a_word_fails_though_its_container_goes
     assert stack.inspect(used[0])["State"]["Status"] == "running"
 
 
+@pytest.mark.whole
 def test_what_cannot_be_removed_after_a_run_ends_the_container(stack, used):
     """Memory of System V outlives its processes."""
     assert container_of(stack, stack.run("shared_leave_memory")) == used[0]
@@ -93,6 +95,7 @@ def test_what_cannot_be_removed_after_a_run_ends_the_container(stack, used):
     assert container_of(stack, stack.run("shared")) != used[0]
 
 
+@pytest.mark.whole
 def test_of_twenty_runs_at_once_few_need_a_new_container_and_each_executes_once(stack, used):
     runs = [stack.launch("shared") for _ in range(20)]
     assert {stack.finished(run) for run in runs} == {"SUCCESS"}

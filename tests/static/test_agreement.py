@@ -453,7 +453,7 @@ def test_no_file_holds_a_secret():
 def test_every_setting_of_the_compose_file_is_described_in_the_example():
     settings = {name for file in COMPOSE_FILES for name in re.findall(r"\$\{(\w+)", text(file))}
     described = set(re.findall(r"^#?(\w+)=", text(".env.example"), re.M))
-    computed = {"VERSION", "REVISION", "CODE_REVISION", "WAREHOUSE_REVISION"}
+    computed = {"VERSION", "REVISION", "CODE_REVISION", "WAREHOUSE_REVISION", "IMAGE_TAG"}
     assert settings - computed - {"COMPOSE_PROJECT_NAME"} == described
     for name, default in re.findall(
         r"\$\{(STACK_NAME|HTTP_PORT|BIND_ADDRESS):-([^}]+)\}", text("docker-compose.yml")

@@ -15,8 +15,9 @@ from support.cli import docker
 
 LOCATION = "warehouse_location"
 PICKLED = ["filesystem", "s3", "gcs"]
-# Of what differs little from one to the next, the others run in make test-whole.
-SPARK_IN_WHOLE = ["pandas", pytest.param("pyspark", marks=pytest.mark.whole)]
+DATA_FRAMES = ["pandas", "pyspark"]
+# The images alone take minutes to build.
+pytestmark = pytest.mark.whole
 # A run with Spark takes 40 seconds, on a busy machine twice as long.
 SPARK_SECONDS = 240
 # Run in the emulator's container: prints the answer to a query, as BigQuery's REST API gives it.
@@ -111,7 +112,7 @@ def test_what_one_run_writes_another_run_reads_and_it_is_in_the_store(warehouse,
         assert {f"{manager}_numbers", f"{manager}_sum"} <= set(kept)
 
 
-@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
+@pytest.mark.parametrize("manager", DATA_FRAMES)
 def test_a_data_frame_goes_to_bigquery_and_another_run_reads_it(warehouse, manager):
     writer = materialize(warehouse, f"{manager}_numbers", seconds=SPARK_SECONDS)
     reader = materialize(warehouse, f"{manager}_sum", seconds=SPARK_SECONDS)
@@ -123,7 +124,6 @@ def test_a_data_frame_goes_to_bigquery_and_another_run_reads_it(warehouse, manag
     assert in_bigquery(warehouse, "*", f"{manager}_sum") == (["INTEGER"], [["55"]])
 
 
-@pytest.mark.whole
 def test_spark_replaces_one_partition_in_bigquery_and_keeps_every_type(warehouse):
     materialize_day(warehouse, "2026-01-01", rows=2)
     materialize_day(warehouse, "2026-01-02", rows=3)
@@ -148,15 +148,13 @@ def test_spark_replaces_one_partition_in_bigquery_and_keeps_every_type(warehouse
     assert row[1:4] == ["1", "0.5", "row 1"]
 
 
-@pytest.mark.whole
 @pytest.mark.parametrize("manager", ["s3", "filesystem", "gcs"])
 def test_stores_work_across_the_processes_of_one_run(warehouse, manager):
     run = warehouse.run(f"{manager}_in_several_processes", location=LOCATION)
     assert metadata(warehouse, run)["sum"] == 55
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
+@pytest.mark.parametrize("manager", DATA_FRAMES)
 def test_bigquery_works_across_the_processes_of_one_run_and_its_table_is_replaced(
     warehouse, manager
 ):
@@ -181,14 +179,13 @@ def test_in_memory_is_refused_from_one_run_to_the_next(warehouse):
     assert "in_memory keeps values in one process" in error_of(warehouse, reader)
 
 
-@pytest.mark.whole
 def test_in_memory_is_refused_across_the_processes_of_one_run(warehouse):
     run = warehouse.launch("in_memory_in_several_processes", location=LOCATION)
     assert warehouse.finished(run) == "FAILURE"
     assert "in_memory keeps values in one process" in error_of(warehouse, run)
 
 
-@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
+@pytest.mark.parametrize("manager", DATA_FRAMES)
 def test_a_dataset_that_is_not_there_is_named(warehouse, manager):
     place = somewhere_else(manager, dataset="nowhere")
     error = fails(warehouse, f"{manager}_sum", config=place)
@@ -205,7 +202,7 @@ def test_a_project_that_is_not_ours_is_named(warehouse, manager, asset):
     assert "BigQuery refuses queries in the project elsewhere" in error
 
 
-@pytest.mark.parametrize("manager", SPARK_IN_WHOLE)
+@pytest.mark.parametrize("manager", DATA_FRAMES)
 def test_a_bigquery_that_does_not_answer_is_named_and_not_waited_for(warehouse, manager):
     """Google's client by itself repeats the request for ten minutes, longer than this waits."""
     docker("stop", warehouse.container_of("bigquery"))
@@ -217,7 +214,6 @@ def test_a_bigquery_that_does_not_answer_is_named_and_not_waited_for(warehouse, 
     assert "host='bigquery'" in error
 
 
-@pytest.mark.whole
 def test_without_its_connector_spark_says_what_is_missing(warehouse):
     """As in an image that was built where no Maven repository could be reached."""
     image = warehouse.config["services"][LOCATION]["image"]

@@ -1,6 +1,16 @@
 """The operator's command line, as the tests use it. No other file of the tests imports cli/."""
 
-from cli import checks, commands, containers, dotenv, health, outdated, reference, values
+from cli import (
+    checks,
+    commands,
+    containers,
+    dotenv,
+    health,
+    outdated,
+    reference,
+    settings,
+    values,
+)
 from cli.__main__ import VERBS, main, name_of
 from cli.client import FINAL, LAUNCH, RUN, basic
 from cli.commands import STACK_LABEL
@@ -37,5 +47,6 @@ __all__ = [
     "problems",
     "proposed",
     "reference",
+    "settings",
     "values",
 ]

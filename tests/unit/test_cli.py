@@ -20,6 +20,7 @@ from support.cli import (
     health,
     main,
     name_of,
+    settings,
     values,
 )
 
@@ -226,6 +227,20 @@ def test_a_verb_that_could_not_say_all_has_not_succeeded(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main(["status"])
     assert ended.value.code == 141
+
+
+@pytest.mark.parametrize(("others", "written"), [([], {".env"}), (["first"], set())])
+def test_a_restore_writes_no_override_and_no_env_that_another_stack_would_use(
+    others, written, monkeypatch, tmp_path
+):
+    names = ".env", "docker-compose.override.yml"
+    monkeypatch.setattr(settings, "paths", lambda stack: {name: tmp_path / name for name in names})
+    monkeypatch.setattr(settings, "other_stacks", lambda stack: others)
+    stack = Mock(environment={})
+    stack.name = "copy"
+    settings.put(stack, dict.fromkeys(names, "A=1\n"))
+    assert {one.name for one in tmp_path.iterdir() if one.name in names} == written
+    assert (tmp_path / "docker-compose.override.yml.from-backup").exists()
 
 
 def test_no_answer_to_a_question_is_no(monkeypatch):
