@@ -162,9 +162,7 @@ def of_version(name, **versions):
 MEMBERS = (
     ("volumes/inbox/../../../tmp/evil", tarfile.REGTYPE),
     ("/srv/evil", tarfile.REGTYPE),
-    ("evil", tarfile.REGTYPE),
     ("volumes/inbox/disk", tarfile.BLKTYPE),
-    ("volumes/inbox/null", tarfile.CHRTYPE),
     ("volumes/inbox/shadow", tarfile.LNKTYPE, "/etc/shadow"),
     ("volumes/inbox/up", tarfile.LNKTYPE, "volumes/inbox/../../etc/shadow"),
 )
@@ -314,17 +312,15 @@ def test_a_restore_that_is_killed_is_named_and_done_again_and_can_be_looked_at(
 
 
 @pytest.mark.whole
-def test_older_backups_go_when_there_are_enough(original, passphrase):
-    folder = original.root / "backups"
-    settings = {"BACKUP_PASSPHRASE": str(passphrase)}
+def test_older_backups_go_when_there_are_enough(original, passphrase, tmp_path):
+    settings = {"BACKUP_PASSPHRASE": str(passphrase), "BACKUP_FOLDER": str(tmp_path)}
     write(original, **settings)
-    others = folder / f"{original.name}-notes.backup"
+    others = tmp_path / f"{original.name}-notes.backup"
     others.write_text("not one of ours")
     done = original.verb("backup", "--keep", "1", **settings)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-    wait_until(lambda: len(list(folder.iterdir())) == 2, "one backup and the other file", 1)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2, "one backup and the other file", 1)
     assert others.exists()
-    others.unlink()
 
 
 @pytest.mark.whole
