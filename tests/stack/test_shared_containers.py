@@ -26,7 +26,9 @@ def used(stack):
         docker("rm", "--force", other)
     run = stack.run("shared")
     container = container_of(stack, run)
-    # The one with the lowest number is chosen first.
+    # The one with the lowest number is chosen first: one that was made meanwhile could have it.
+    for other in {*stack.run_containers().values()} - {container}:
+        docker("rm", "--force", other)
     waits = "SELECT 1 FROM warm_containers WHERE run_id IS NULL AND is_waiting(number)"
     wait_until(lambda: stack.sql(f"{waits} AND container_id = '{container}'"), "it to wait again")
     return container, run
