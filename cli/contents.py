@@ -77,9 +77,12 @@ def built(stack: Stack, service: str) -> Contents | None:
         if "No module named 'control_plane" in str(error):
             return None
         raise
-    found: dict[str, Any] = json.loads(asked.stdout.strip().splitlines()[-1])
-    jobs = {name: set(of) for kind in KINDS[2:] for name, of in found[kind].items()}
-    return Contents({kind: set(found[kind]) for kind in KINDS}, jobs, set())
+    try:
+        found: dict[str, Any] = json.loads(asked.stdout.strip().splitlines()[-1])
+        jobs = {name: set(of) for kind in KINDS[2:] for name, of in found[kind].items()}
+        return Contents({kind: set(found[kind]) for kind in KINDS}, jobs, set())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise StackError("the code ended before its definitions could be listed") from None
 
 
 def changes(old: Contents, new: Contents) -> list[str]:

@@ -30,7 +30,8 @@ def project(stack: Stack, revision: str | None) -> None:
         try:
             git(stack, "pull", "--no-rebase")
         except StackError:
-            _run(stack, "git", "merge", "--abort")
+            abort = ["git", "merge", "--abort"]  # it fails if there was nothing to fetch
+            subprocess.run(abort, cwd=stack.root, capture_output=True, check=False)
             raise
     say(f"from {before[:12]} to {git(stack, 'rev-parse', 'HEAD')[:12]}")
     up(stack)
@@ -72,16 +73,15 @@ def postgres(stack: Stack, image: str, restore: list[str]) -> None:
     before = file.read_text() if file.is_file() else None
     others = re.sub(rf"(?m)^\s*(export\s+)?{POSTGRES}\s*[=:].*\n?", "", before or "")
     file.write_text(f"{others.rstrip()}\n{POSTGRES}={image}\n".lstrip())
-    done = False
     try:
-        done = not _run(stack, *restore, "--no-start")
-    finally:
-        if not done and before is None:
+        if _run(stack, *restore, "--no-start"):
+            raise StackError(f"the reason is above. {POSTGRES} is as it was, the backup is whole")
+    except BaseException:
+        if before is None:
             file.unlink()
-        elif not done:
-            file.write_text(before or "")
-    if not done:
-        raise StackError(f"the reason is above. {POSTGRES} is as it was, and the backup is whole")
+        else:
+            file.write_text(before)
+        raise
     start(stack)
 
 

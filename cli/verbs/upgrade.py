@@ -54,9 +54,9 @@ def run(stack: Stack, flags: Namespace) -> None:
 def run_postgres(stack: Stack, flags: Namespace) -> None:
     """Puts the database into another version of Postgres, or raises StackError."""
     say("stopping everything but the database: the backup then has the last event")
-    down.stop_runs(stack)
-    stack.compose("stop", *(name for name in stack.config["services"] if name != "postgres"))
     try:
+        down.stop_runs(stack)
+        stack.compose("stop", *(name for name in stack.config["services"] if name != "postgres"))
         upgrades.postgres(stack, flags.postgres, restore(stack, flags))
     except BaseException:
         # Nothing has changed, or this says that a restore was interrupted, and how to repeat it.

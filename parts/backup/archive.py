@@ -41,6 +41,7 @@ FORMAT = 1
 MANIFEST, TABLES, DUMP, CHECKSUMS = (
     "manifest.json", "tables.json", "database.dump", "checksums.json",
 )  # fmt: skip
+OURS = (MANIFEST, TABLES, DUMP, CHECKSUMS)
 # What a file of pg_dump's own format begins with.
 OF_PG_DUMP = b"PGDMP"
 VOLUMES, SETTINGS = Path("/volumes"), Path(os.environ.get("SETTINGS", "/settings"))
@@ -225,12 +226,12 @@ def check() -> dict[str, Any]:
         Refused: It is damaged, cut off, of another kind, or of a newer format.
     """
     found: dict[str, str] = {}
-    links: set[str] = set()
+    seen: dict[str, bool] = {}
     parts: dict[str, Any] = {}
     volumes: set[str] = set()
     settings: list[str] = []
     for member, content, _ in members():
-        refuse_foreign(member, links)
+        refuse_foreign(member, seen)
         root, _, rest = member.name.partition("/")
         if root == "volumes":
             volumes.add(rest.partition("/")[0])
@@ -283,30 +284,34 @@ def versions_of(manifest: object, what: str) -> list[int]:
     return version
 
 
-def refuse_foreign(member: tarfile.TarInfo, links: set[str]) -> None:
-    """Refuses a member that no backup has, and that would not stay in its volume.
+def refuse_foreign(member: tarfile.TarInfo, seen: dict[str, bool]) -> None:
+    """Refuses a member that `write` does not make, so that each is a new file of its own volume.
 
     Args:
         member: The member.
-        links: The symbolic links before it; a new one is added.
+        seen: The names of the members before it, and whether each is a symbolic link. The new one
+            is added.
 
     Raises:
         Refused: It is such a member.
     """
     path = Path(member.name)
-    parents = {str(parent) for parent in path.parents}
-    is_named = len(path.parts) > 1 and path.parts[0] in ("settings", "volumes")
-    is_named = is_named or member.name in (MANIFEST, TABLES, DUMP, CHECKSUMS)
-    is_inside = ".." not in path.parts and not path.is_absolute() and not parents & links
-    is_file = member.isreg() or member.isdir() or member.issym() or member.isfifo()
-    # Of two names of one file, the second.
-    volume = path.parts[:2]
-    is_file = is_file or (member.islnk() and Path(member.linkname).parts[:2] == volume)
-    is_file = is_file and ".." not in Path(member.linkname).parts if member.islnk() else is_file
-    if not (is_named and is_inside and is_file):
+    # A hard link names a file before it, of the same volume.
+    is_link_inside = member.islnk() and seen.get(member.linkname) is False
+    is_link_inside = is_link_inside and Path(member.linkname).parts[:2] == path.parts[:2]
+    is_good = (
+        str(path) == member.name  # written in one way only
+        and ".." not in path.parts
+        and member.name not in seen
+        and not any(seen.get(str(parent)) for parent in path.parents)
+        and (path.parts[0] in ("settings", "volumes") or member.name in OURS)
+        and (
+            member.isreg() or member.isdir() or member.issym() or member.isfifo() or is_link_inside
+        )
+    )
+    if not is_good:
         raise Refused(f"it is not a backup of a stack: {member.name!r} is in it")
-    if member.issym():
-        links.add(member.name)
+    seen[member.name] = member.issym()
 
 
 def dotted(version: list[int]) -> str:

@@ -165,6 +165,7 @@ MEMBERS = (
     ("volumes/inbox/disk", tarfile.BLKTYPE),
     ("volumes/inbox/shadow", tarfile.LNKTYPE, "/etc/shadow"),
     ("volumes/inbox/up", tarfile.LNKTYPE, "volumes/inbox/../../etc/shadow"),
+    ("manifest.json", tarfile.REGTYPE),
 )
 
 

@@ -192,6 +192,11 @@ def test_one_command_puts_the_database_into_a_later_postgres_or_leaves_it_where_
     run = stack.run("process_numbers_asset")
     events, password = stack.events(run), stack.password
 
+    # Code that nobody has deployed stays where it is.
+    code = stack.inspect(stack.container_of("code_location"))["Image"]
+    edited = stack.root / "code_location/src/code_location/defs/edited.py"
+    edited.write_text("raise ValueError\n")
+
     done = stack.verb("upgrade", "--postgres", postgres_18)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert "every table and file compared" in done.stdout
@@ -209,6 +214,8 @@ def test_one_command_puts_the_database_into_a_later_postgres_or_leaves_it_where_
         assert "POSTGRES_IMAGE is as it was" in done.stderr.strip().splitlines()[-1]
         assert (stack.root / ".env").read_text() == settings
         assert stack.is_healthy()
+        assert stack.inspect(stack.container_of("code_location"))["Image"] == code
+    edited.unlink()
     assert stack.verb("up").returncode == 0
     assert stack.status_of(run) == "SUCCESS"
 

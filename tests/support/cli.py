@@ -18,6 +18,7 @@ from cli.errors import StackError
 from cli.health import problems
 from cli.output import ask
 from cli.stack import OPERATOR, Stack, docker
+from cli.verbs import secret
 from cli.verbs.sizes import proposed
 
 # Runs a verb; relative to a checkout.
@@ -47,6 +48,7 @@ __all__ = [
     "problems",
     "proposed",
     "reference",
+    "secret",
     "settings",
     "values",
 ]

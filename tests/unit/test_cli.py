@@ -20,6 +20,8 @@ from support.cli import (
     health,
     main,
     name_of,
+    outdated,
+    secret,
     settings,
     values,
 )
@@ -241,6 +243,33 @@ def test_a_restore_writes_no_override_and_no_env_that_another_stack_would_use(
     settings.put(stack, dict.fromkeys(names, "A=1\n"))
     assert {one.name for one in tmp_path.iterdir() if one.name in names} == written
     assert (tmp_path / "docker-compose.override.yml.from-backup").exists()
+
+
+def test_images_that_were_live_stay_before_those_that_a_deploy_refused(monkeypatch):
+    # Five earlier images, the newest first; two of them were live, "d" after "e".
+    built = "\n".join(f"{9 - n} {one} code_location" for n, one in enumerate("abcde"))
+    removed = []
+
+    def docker(*words):
+        if words[:2] == ("image", "rm"):
+            removed.append(words[2])
+        return {"ls": "a b c d e", "inspect": built}.get(words[1], "")
+
+    def rows(stack, query):
+        return [{"image": "d"}, {"image": "e"}] if query == outdated.LIVE else []
+
+    monkeypatch.setattr(outdated, "docker", docker)
+    monkeypatch.setattr(outdated.database, "rows", rows)
+    outdated.remove_images(Mock())
+    assert removed == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"), [("one\n", "one"), ("one\r\n", "one"), ("a\nb\n", "a\nb\n")]
+)
+def test_the_end_of_a_single_line_is_no_part_of_a_secret(given, stored, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+    assert secret._read() == stored.encode()
 
 
 def test_no_answer_to_a_question_is_no(monkeypatch):
