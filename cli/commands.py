@@ -29,7 +29,11 @@ def compose(root: Path, *arguments: str) -> list[str]:
 
 
 def start(*services: str) -> list[str]:
-    """For Compose: starts services (by default all) without a build, until they are healthy."""
+    """For Compose: starts services (by default all) without a build, until they are healthy.
+
+    Args:
+        services: Their names, after further options if any.
+    """
     orphans = [] if services else ["--remove-orphans"]
     return ["up", "--detach", "--wait", "--no-build", *orphans, *services]
 

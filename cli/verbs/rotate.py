@@ -39,5 +39,5 @@ def run(stack: Stack, flags: Namespace) -> None:
         stack.compose("exec", "--no-TTY", "postgres", "is-healthy")
         stack.compose("restart", "sign_in")
         # Until it answers, the edge answers 502.
-        stack.compose(*commands.start("sign_in"), "--no-deps", "--no-recreate")
+        stack.compose(*commands.start("--no-deps", "--no-recreate", "sign_in"))
     say("all passwords are new, and all users of the web UI are signed out (make credentials)")

@@ -56,14 +56,21 @@ def addresses(stack):
 
 @pytest.mark.parametrize("source", REACHES)
 def test_each_service_reaches_only_the_services_it_works_with(stack, addresses, source):
-    probe = "bash", "-c", PROBE, "probe", *addresses
-    if source == "run":
-        image = stack.config["services"]["code_location"]["image"]
-        seen = docker("run", "--rm", f"--network={stack.name}_runs", image, *probe)
-    else:
-        seen = docker("exec", stack.container_of(source), *probe)
-    reached = {addresses[target] for target in seen.split()}
-    assert reached - {source} == REACHES[source]
+    def reached(targets):
+        probe = "bash", "-c", PROBE, "probe", *targets
+        if source == "run":
+            image = stack.config["services"]["code_location"]["image"]
+            return docker("run", "--rm", f"--network={stack.name}_runs", image, *probe).split()
+        return docker("exec", stack.container_of(source), *probe).split()
+
+    allowed = REACHES[source] | {source}
+    open_once = reached(addresses)
+    # While a network is made anywhere on the machine, engines before 28 lift the isolation between
+    # networks for milliseconds (moby/libnetwork#1658; docs/security.md). Here other tests make some.
+    wrong = [target for target in open_once if addresses[target] not in allowed]
+    again = set(reached(wrong)) if wrong else set()
+    found = {addresses[target] for target in open_once if target not in wrong or target in again}
+    assert found - {source} == REACHES[source]
 
 
 # Which of the guard's sockets each part mounts.
