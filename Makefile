@@ -93,7 +93,7 @@ dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locatio
 # The number of test processes, each with its own stack (tests/README.md).
 WORKERS = 3
 
-test: .venv/made ## Run all tests except those of test-whole, test-chaos, and the one that kills the engine.
+test: .venv/made ## Run all tests except those of test-whole, test-release, test-chaos, and the one that kills the engine.
 	@machine/setup.sh tests
 	@env -u TEST_ENGINE_MAY_BE_KILLED .venv/bin/python -m pytest -n $(WORKERS)
 	@test "$$TEST_ENGINE_MAY_BE_KILLED" != 1 || .venv/bin/python -m pytest -m alone
@@ -102,9 +102,13 @@ test-quick: .venv/made ## Run the static and unit tests, and the main job on one
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-test-whole: .venv/made ## Run the long tests: bare machines, upgrade, Dagster's own launcher and web server, and long forms.
+test-whole: .venv/made ## Run the long tests: the stores, the upgrade of an earlier stack, Dagster's own launcher and web server, and long forms.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
+
+test-release: .venv/made ## Run what a release needs: bare Debian 13 machines, an earlier Dagster's history, another Postgres or Dagster, Spark.
+	@machine/setup.sh tests
+	@.venv/bin/python -m pytest -n $(WORKERS) -m release
 
 test-chaos: .venv/made ## Inject at least 300 faults into one stack, and fill its disks (half an hour; writes bench/results/chaos.md). With TEST_ENGINE_MAY_BE_KILLED=1 also end the engine.
 	@machine/setup.sh tests

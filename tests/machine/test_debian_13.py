@@ -172,7 +172,7 @@ def assert_demo_succeeded(machine, done):
     assert machine.run("./stack status").returncode == 0
 
 
-@pytest.mark.whole
+@pytest.mark.release
 @pytest.mark.timeout(1200)
 def test_a_bare_debian_13_with_a_registry_pulls_the_base_images_and_runs_the_stack(new_machine):
     machine = new_machine("registry")
@@ -200,7 +200,7 @@ def test_a_bare_debian_13_with_a_registry_pulls_the_base_images_and_runs_the_sta
     assert again.stdout + again.stderr == ""
 
 
-@pytest.mark.whole
+@pytest.mark.release
 @pytest.mark.timeout(1200)
 def test_make_demo_on_a_bare_debian_13_without_a_registry(new_machine):
     machine = new_machine("no-registry")

@@ -122,6 +122,7 @@ def test_what_is_there_is_replaced_if_that_is_asked_for(original, backup, passph
     assert not copy.sql(f"SELECT FROM runs WHERE run_id = '{later}'")
 
 
+@pytest.mark.whole
 def test_a_backup_is_verified_row_by_row_and_nothing_is_left_of_the_copy(
     original, backup, passphrase
 ):

@@ -215,6 +215,7 @@ def test_a_service_that_has_stopped_is_named(stack, service):
         assert any(one.startswith(f"{service}: exited") for one in findings(stack))
 
 
+@pytest.mark.whole
 def test_a_daemon_that_hangs_is_named_and_so_are_runs_that_wait(stack, finished_run):
     stuck, waiting = (str(uuid.uuid4()) for _ in range(2))
     with stopped(stack, "daemon", ("pause", "unpause")):

@@ -174,6 +174,7 @@ def test_with_a_domain_and_a_certificate_of_ones_own_it_speaks_https_only(stack,
     assert ask(stack, "GET", "/").status == 400
 
 
+@pytest.mark.whole
 def test_a_certificate_close_to_its_end_or_that_nobody_trusts_is_named(stack, domain, tmp_path):
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(domain)

@@ -77,6 +77,7 @@ def test_a_run_that_dies_before_its_start_fails_at_once_with_its_last_lines(stac
     assert "out of luck" in said
 
 
+@pytest.mark.whole
 def test_a_run_whose_container_was_created_and_never_started_fails_and_is_launched_again(stack):
     """As if the daemon had been killed between the two."""
     stack.compose("stop", "daemon")

@@ -2,6 +2,8 @@
 
 from contextlib import contextmanager
 
+import pytest
+
 from support.cli import docker, outdated
 from support.harness import wait_until
 
@@ -53,6 +55,7 @@ def test_a_run_executes_the_code_it_was_launched_with_and_a_retry_the_newest(sta
         wait_until(stack.is_healthy, "the whole stack")
 
 
+@pytest.mark.whole
 def test_earlier_images_go_except_the_last_three_and_those_that_are_needed(stack, tmp_path):
     """The needed ones are older: of a run that waits, and of a container that has ended."""
     tag = stack.config["services"]["code_location"]["image"]

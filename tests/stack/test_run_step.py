@@ -6,6 +6,8 @@ import select
 import subprocess
 import sys
 
+import pytest
+
 from support.cli import docker
 from support.harness import wait_until
 
@@ -28,6 +30,7 @@ def test_a_step_runs_again_with_its_stored_inputs_and_nothing_is_stored(stack):
     assert stored(stack) == before
 
 
+@pytest.mark.whole
 def test_a_step_that_failed_runs_again_in_its_run(stack):
     """`use_data` does not fail in a run that repeats another one."""
     run = stack.launch("recover")
@@ -40,6 +43,7 @@ def test_a_step_that_failed_runs_again_in_its_run(stack):
     assert "the run has no step 'use_date', but prepare_data, use_data" in other.stderr
 
 
+@pytest.mark.whole
 def test_on_a_terminal_a_step_that_fails_opens_a_debugger(stack):
     run = stack.launch("fail")
     assert stack.finished(run) == "FAILURE"

@@ -66,7 +66,7 @@ def test_each_service_reaches_only_the_services_it_works_with(stack, addresses, 
     allowed = REACHES[source] | {source}
     open_once = reached(addresses)
     # While a network is made anywhere on the machine, engines before 28 lift the isolation between
-    # networks for milliseconds (moby/libnetwork#1658; docs/security.md). Here other tests make some.
+    # networks for milliseconds (docs/security.md, "What remains"). Other tests make some now.
     wrong = [target for target in open_once if addresses[target] not in allowed]
     again = set(reached(wrong)) if wrong else set()
     found = {addresses[target] for target in open_once if target not in wrong or target in again}

@@ -160,6 +160,7 @@ def test_destroy_asks_before_it_deletes(stack):
     assert stack.is_healthy()
 
 
+@pytest.mark.whole
 def test_down_can_wait_for_the_runs_in_progress_and_leaves_the_queue_alone(stack):
     first = stack.launch("hang")
     wait_until(lambda: stack.status_of(first) == "STARTED", "the run")

@@ -120,6 +120,7 @@ def test_a_backfill_makes_a_run_for_each_partition(stack):
     assert {m["partition"] for m in materializations(stack, "sum_of_the_day")} >= set(days)
 
 
+@pytest.mark.whole
 def test_declarative_automation_materializes_what_depends_on_what_is_new(stack):
     before = len(materializations(stack, "sum_in_words"))
     with switched_on(stack, "Sensor", "default_automation_condition_sensor"):

@@ -107,7 +107,7 @@ def python_of_an_earlier_dagster(request, tmp_path):
     return environment / "bin/python"
 
 
-@pytest.mark.whole
+@pytest.mark.release
 def test_the_history_of_an_earlier_dagster_and_its_schema_are_taken_over(
     new_stack, python_of_an_earlier_dagster, tmp_path
 ):
@@ -181,7 +181,7 @@ def postgres_18():
     docker("image", "rm", name)
 
 
-@pytest.mark.whole
+@pytest.mark.release
 def test_one_command_puts_the_database_into_a_later_postgres_or_leaves_it_where_it_is(
     new_stack, postgres_18
 ):
@@ -220,7 +220,7 @@ def test_one_command_puts_the_database_into_a_later_postgres_or_leaves_it_where_
     assert stack.status_of(run) == "SUCCESS"
 
 
-@pytest.mark.whole
+@pytest.mark.release
 def test_one_command_takes_dagster_alone_to_its_next_patch_release(new_stack):
     stack = new_stack("patch")
     lock = stack.root / "requirements/control-plane.txt"

@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 
+import pytest
 import yaml
 
 from support.cli import docker
@@ -54,6 +55,7 @@ def test_a_certificate_without_a_domain_or_a_key_is_refused(new_stack, tmp_path)
         assert line == "up: TLS_CERTIFICATE also needs TLS_KEY, and DOMAIN: set all three"
 
 
+@pytest.mark.whole
 def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack):
     stack = new_stack("variable")
     file = stack.root / "dagster.yaml"

@@ -15,9 +15,11 @@ from support.cli import docker
 
 LOCATION = "warehouse_location"
 PICKLED = ["filesystem", "s3", "gcs"]
-DATA_FRAMES = ["pandas", "pyspark"]
+DATA_FRAMES = [
+    pytest.param("pandas", marks=pytest.mark.whole),
+    pytest.param("pyspark", marks=pytest.mark.release),
+]
 # The images alone take minutes to build.
-pytestmark = pytest.mark.whole
 # A run with Spark takes 40 seconds, on a busy machine twice as long.
 SPARK_SECONDS = 240
 # Run in the emulator's container: prints the answer to a query, as BigQuery's REST API gives it.
@@ -85,6 +87,7 @@ def error_of(stack, run):
     )
 
 
+@pytest.mark.whole
 def test_two_code_locations_run_their_runs_in_their_own_images(warehouse):
     image = {
         location: warehouse.inspect(warehouse.container_of(location))["Image"]
@@ -97,6 +100,7 @@ def test_two_code_locations_run_their_runs_in_their_own_images(warehouse):
     assert warehouse.inspect(containers[there])["Image"] == image["code_location"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("manager", [*PICKLED, "io_manager"])
 def test_what_one_run_writes_another_run_reads_and_it_is_in_the_store(warehouse, manager):
     writer = materialize(warehouse, f"{manager}_numbers")
@@ -124,6 +128,7 @@ def test_a_data_frame_goes_to_bigquery_and_another_run_reads_it(warehouse, manag
     assert in_bigquery(warehouse, "*", f"{manager}_sum") == (["INTEGER"], [["55"]])
 
 
+@pytest.mark.release
 def test_spark_replaces_one_partition_in_bigquery_and_keeps_every_type(warehouse):
     materialize_day(warehouse, "2026-01-01", rows=2)
     materialize_day(warehouse, "2026-01-02", rows=3)
@@ -148,6 +153,7 @@ def test_spark_replaces_one_partition_in_bigquery_and_keeps_every_type(warehouse
     assert row[1:4] == ["1", "0.5", "row 1"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("manager", ["s3", "filesystem", "gcs"])
 def test_stores_work_across_the_processes_of_one_run(warehouse, manager):
     run = warehouse.run(f"{manager}_in_several_processes", location=LOCATION)
@@ -165,6 +171,7 @@ def test_bigquery_works_across_the_processes_of_one_run_and_its_table_is_replace
     assert in_bigquery(warehouse, "COUNT(*)", f"{manager}_numbers") == (["INTEGER"], [["10"]])
 
 
+@pytest.mark.whole
 def test_in_memory_works_within_one_run(warehouse):
     run = warehouse.run(
         "__ASSET_JOB", assets=["in_memory_numbers", "in_memory_sum"], location=LOCATION
@@ -172,6 +179,7 @@ def test_in_memory_works_within_one_run(warehouse):
     assert metadata(warehouse, run)["sum"] == 55
 
 
+@pytest.mark.whole
 def test_in_memory_is_refused_from_one_run_to_the_next(warehouse):
     materialize(warehouse, "in_memory_numbers")
     reader = warehouse.launch("__ASSET_JOB", assets=["in_memory_sum"], location=LOCATION)
@@ -179,6 +187,7 @@ def test_in_memory_is_refused_from_one_run_to_the_next(warehouse):
     assert "in_memory keeps values in one process" in error_of(warehouse, reader)
 
 
+@pytest.mark.whole
 def test_in_memory_is_refused_across_the_processes_of_one_run(warehouse):
     run = warehouse.launch("in_memory_in_several_processes", location=LOCATION)
     assert warehouse.finished(run) == "FAILURE"
@@ -194,7 +203,10 @@ def test_a_dataset_that_is_not_there_is_named(warehouse, manager):
 
 @pytest.mark.parametrize(
     ("manager", "asset"),
-    [("pandas", "numbers"), pytest.param("pyspark", "sum", marks=pytest.mark.whole)],
+    [
+        pytest.param("pandas", "numbers", marks=pytest.mark.whole),
+        pytest.param("pyspark", "sum", marks=pytest.mark.release),
+    ],
 )
 def test_a_project_that_is_not_ours_is_named(warehouse, manager, asset):
     place = somewhere_else(manager, project="elsewhere")
@@ -214,6 +226,7 @@ def test_a_bigquery_that_does_not_answer_is_named_and_not_waited_for(warehouse, 
     assert "host='bigquery'" in error
 
 
+@pytest.mark.release
 def test_without_its_connector_spark_says_what_is_missing(warehouse):
     """As in an image that was built where no Maven repository could be reached."""
     image = warehouse.config["services"][LOCATION]["image"]
@@ -227,6 +240,7 @@ def test_without_its_connector_spark_says_what_is_missing(warehouse):
     assert "Set MAVEN_REPOSITORY" in done.stderr
 
 
+@pytest.mark.whole
 def test_large_data_goes_by_reference(warehouse):
     """Only the path passes through the I/O manager; the reader reads lazily."""
     config = {"ops": {"large_table": {"config": {"rows": 200_000}}}}
