@@ -21,6 +21,7 @@ SECONDS_BETWEEN_NOTES = 15
 # A label of each image contains the last commit that changed its sources. A commit to your code
 # does not change the images of the control plane. With another label, containers would restart.
 PLATFORM = ("Dockerfile.dagster", "control_plane", "requirements", "dagster.yaml", "workspace.yaml")
+UNCOMMITTED = "+uncommitted"
 REVISIONS = {
     "REVISION": PLATFORM,
     "WAREHOUSE_REVISION": ("locations/warehouse",),
@@ -123,8 +124,17 @@ def versions(root: Path, code: Path) -> dict[str, str]:
     found = {"VERSION": version[1] if version else "unknown"}
     if shutil.which("git"):
         found |= {name: _last_commit(root, paths) for name, paths in REVISIONS.items()}
-        found["CODE_REVISION"] = _last_commit(code, ["."])
+        found["CODE_REVISION"] = _last_commit(code, ["."]) + _changed(code)
     return {name: value or "unknown" for name, value in found.items()}
+
+
+def _changed(code: Path) -> str:
+    """UNCOMMITTED if a folder differs from its last commit; files that git ignores do not count."""
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "--", "."],
+        cwd=code, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return UNCOMMITTED if status.stdout.strip() else ""
 
 
 def _last_commit(root: Path, paths: Sequence[str]) -> str:

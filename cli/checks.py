@@ -36,29 +36,35 @@ def refuse_bad_settings(stack: Stack) -> None:
     """Refuses misspelled settings in .env, and profiles that do not exist.
 
     Raises:
-        StackError: There is one. The message contains the nearest known name.
+        StackError: There are some. The message contains the nearest known name of each.
     """
-    for name in stack.settings:
-        if name in RESERVED:
-            raise StackError(f".env sets {name}: services get it too, and could not start with it")
+    wrong = [
+        f".env sets {name}: services get it too, and could not start with it"
+        for name in stack.settings
+        if name in RESERVED
+    ]
     # What comes of DOMAIN and UI_URL when Compose has replaced the variables in them.
     values.refuse_wrong({"DOMAIN": stack.endpoint.domain or "", "UI_URL": stack.ui_url})
     unread = dotenv.unread(stack.root, stack.settings)
-    for name, near in unread.items():
-        if near:
-            raise StackError(f".env sets {name}, which nothing reads: did you mean {near}?")
-    if unread:
-        note(
-            f"note: .env sets {', '.join(unread)}, which no file of yours uses. code_location gets"
-            " it. Runs get it if dagster.yaml lists it (run_launcher, env_vars)"
-        )
+    wrong += [
+        f".env sets {name}, which nothing reads: did you mean {near}?"
+        for name, near in unread.items()
+        if near
+    ]
     everything = stack.with_all_profiles.config["services"].values()
     known = sorted({profile for service in everything for profile in service.get("profiles", [])})
     for profile in _profiles(stack):
         if profile not in (*known, "*"):
             near = dotenv.nearest(profile, known)
             hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
-            raise StackError(f"COMPOSE_PROFILES has {profile!r}, which switches nothing on: {hint}")
+            wrong.append(f"COMPOSE_PROFILES has {profile!r}, which switches nothing on: {hint}")
+    if wrong:
+        raise StackError(" | ".join(wrong))
+    if unread:
+        note(
+            f"note: .env sets {', '.join(unread)}, which no file of yours uses. code_location gets"
+            " it. Runs get it if dagster.yaml lists it (run_launcher, env_vars)"
+        )
 
 
 def refuse_missing_files(stack: Stack) -> None:

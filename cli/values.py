@@ -51,16 +51,19 @@ FORMS = {
 
 
 def refuse_wrong(*sources: Mapping[str, str]) -> None:
-    """Refuses a wrong value.
+    """Refuses wrong values.
 
     Args:
         sources: Settings by name. The first source that has one wins.
 
     Raises:
-        StackError: A value has not the form that its setting needs.
+        StackError: Values have not the form that their settings need. It names all of them.
     """
+    wrong: list[str] = []
     for name, (form, use) in FORMS.items():
         value = next((source[name] for source in sources if source.get(name)), "")
         # Compose replaces variables, and this does not.
         if value and "$" not in value and not re.fullmatch(form, value):
-            raise StackError(f"{name}={value!r} cannot be used: use {use}")
+            wrong.append(f"{name}={value!r} cannot be used: use {use}")
+    if wrong:
+        raise StackError(" | ".join(wrong))

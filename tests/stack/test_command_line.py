@@ -21,9 +21,12 @@ def containers(stack):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("HTP_PORT=3001", ".env sets HTP_PORT, which nothing reads: did you mean HTTP_PORT?"),
-        ("COMPOSE_PROFILES=viewers", "'viewers', which switches nothing on: did you mean viewer?"),
-        ("PATH=/x", ".env sets PATH: services get it too, and could not start with it"),
+        (
+            "HTP_PORT=3001\nCOMPOSE_PROFILES=viewers\nPATH=/x",
+            "up: .env sets PATH: services get it too, and could not start with it"
+            " | .env sets HTP_PORT, which nothing reads: did you mean HTTP_PORT?"
+            " | COMPOSE_PROFILES has 'viewers', which switches nothing on: did you mean viewer?",
+        ),
         ("DOMAIN={$HOME}", "cannot be used: use a host name without http:// or a path"),
         (
             "COMPOSE_PROFILES=x",

@@ -1,6 +1,7 @@
 """The operator's command line, as the tests use it. No other file of the tests imports cli/."""
 
 from cli import (
+    builds,
     checks,
     commands,
     containers,
@@ -36,6 +37,7 @@ __all__ = [
     "StackError",
     "ask",
     "basic",
+    "builds",
     "checks",
     "commands",
     "containers",

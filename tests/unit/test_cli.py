@@ -14,6 +14,7 @@ from support.cli import (
     Stack,
     StackError,
     ask,
+    builds,
     commands,
     containers,
     dotenv,
@@ -195,6 +196,33 @@ def test_a_value_that_cannot_work_is_refused_by_the_name_of_its_setting(name, ri
         with pytest.raises(StackError, match=f"^{name}="):
             values.refuse_wrong({}, {name: value})
         values.refuse_wrong({name: right[0]}, {name: value})  # the environment wins
+
+
+def test_all_settings_with_a_wrong_value_are_named_at_once():
+    with pytest.raises(StackError, match=r"HTTP_PORT='x' .* \| BACKUP_KEEP='0' "):
+        values.refuse_wrong({"HTTP_PORT": "x", "BACKUP_KEEP": "0", "LOST_TICKS": "show"})
+
+
+def test_the_revision_of_your_code_says_when_it_was_built_with_uncommitted_changes(tmp_path):
+    def git(*words):
+        who = "-c", "user.name=x", "-c", "user.email=x@example.com"
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    def revision():
+        return builds.versions(ROOT, code)["CODE_REVISION"]
+
+    code = tmp_path / "code"
+    code.mkdir()
+    assert revision() == "unknown"
+    (code / "a.py").touch()
+    git("init")
+    git("add", ".")
+    git("commit", "--message=x")
+    committed = revision()
+    (tmp_path / "beside").touch()
+    assert revision() == committed
+    (code / "b.py").touch()
+    assert revision() == f"{committed}+uncommitted"
 
 
 @pytest.mark.parametrize("content", [b"FOO=\xff\nHTTP_PORT=0\n", b'HTTP_PORT=0\nA="never ends\n'])
