@@ -90,6 +90,8 @@ dev: .venv/made .dagster/dagster.yaml $(patsubst %,%/.venv/made,$(filter locatio
 	@echo "serving the projects of dg.toml: $(SERVED)"
 	@DAGSTER_HOME=$(CURDIR)/.dagster VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/dg dev --port $(DEV_PORT)
 
+# Without the files that this variable forbids, each process of the tests compiles Dagster and all tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 # The number of test processes, each with its own stack (tests/README.md).
 WORKERS = 3
 
