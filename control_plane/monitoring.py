@@ -34,6 +34,10 @@ Monitor = Callable[[DagsterInstance, RunRecord, logging.Logger], None]
 # Between the report that a run starts and the launch there are milliseconds.
 LAUNCH_SECONDS = 15
 CUT_OFF = "Its launch was cut off, for example by the daemon's end. No container was started."
+NEVER_QUEUED = (
+    "It never came into the queue: its launch got an error, or was cut off, for example by the end"
+    " of Postgres or of the daemon."
+)
 # A client that gets an error launches its run again. The daemon does not.
 BY_THE_DAEMON = {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG, BACKFILL_ID_TAG, RETRY_NUMBER_TAG}
 DEAD = (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND)
@@ -107,8 +111,11 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
         elif run.status == DagsterRunStatus.NOT_STARTED:
             age = now - run_record.create_timestamp.timestamp()
             is_late = age >= instance.run_monitoring_start_timeout_seconds
-            if is_late and not BY_THE_DAEMON & run.tags.keys():
-                launcher.do_not_retry(run)
+            if is_late and _is_same(instance, run):
+                if not BY_THE_DAEMON & run.tags.keys():
+                    launcher.do_not_retry(run)
+                end(instance, run, NEVER_QUEUED)
+            return
         elif not container:
             is_launching = run.run_id in launcher.launching
             is_old = now - run_record.update_timestamp.timestamp() > LAUNCH_SECONDS

@@ -302,6 +302,17 @@ class Chaos:
             lines[number].append(what)
         return lines
 
+    def facts(self, number, runs):
+        """All that is known of the attempts of a request, for the report of a failed test."""
+        for run in runs:
+            print(f"\n{number} {run}")
+            kept = "timestamp, dagster_event_type, event::json ->> 'user_message'"
+            rows = f"SELECT {kept} FROM event_logs WHERE run_id = '{run['runId']}' ORDER BY id"
+            print("\n".join(self.stack.sql(rows)))
+            logs = self.stack.compose("logs", "--no-color", "--timestamps", "daemon").stdout
+            print("\n".join(line for line in logs.splitlines() if run["runId"] in line))
+        return number
+
     def ticks(self):
         """The minutes that the schedule was evaluated for, oldest first, and its ID."""
         which = {**SELECTOR, "name": SCHEDULE["scheduleName"]}
@@ -356,7 +367,10 @@ class Chaos:
             for run in runs:
                 if run["status"] == "FAILURE":
                     said = stack.said_of(run["runId"])
-                    assert any(reason in said for reason in REASONS), (run["runId"], said)
+                    assert any(reason in said for reason in REASONS), self.facts(number, runs)
+                    # The daemon puts what it has made into the queue, whatever dies meanwhile.
+                    is_retry = run["tags"].get("dagster/retry_number")
+                    assert not (is_retry and "never came" in said), self.facts(number, runs)
         assert not stack.run_containers(running_only=True)
         claims = "SELECT count(*) FROM {} WHERE run_id IS NOT NULL"
         for table in ("concurrency_slots", "pending_steps"):

@@ -16,7 +16,13 @@ from dagster_docker import DockerRunLauncher
 from control_plane import monitoring
 from control_plane.launcher import ComposeRunLauncher
 from control_plane.launcher.images import _keeps_image, _not_inherited
-from control_plane.monitoring import CUT_OFF, _fail, _first, all_steps_are_done
+from control_plane.monitoring import (
+    CUT_OFF,
+    NEVER_QUEUED,
+    _fail,
+    _first,
+    all_steps_are_done,
+)
 
 DEAD = CheckRunHealthResult(WorkerStatus.FAILED, "It was killed.")
 ALIVE = CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -90,14 +96,15 @@ def test_a_run_whose_launch_was_cut_off_fails_and_one_that_is_being_launched_doe
 
 def test_a_run_that_never_came_into_the_queue_is_not_launched_again():
     run = run_with({}, DagsterRunStatus.NOT_STARTED)
-    assert monitored(run, age=179) == ["upstream"]
-    assert monitored(run, age=180) == ["not again", "upstream"]
+    assert monitored(run, age=179) == []
+    assert monitored(run, age=180) == ["not again", f"The run did not start. {NEVER_QUEUED}"]
+    assert monitored(run, age=180, now=run_with({})) == []  # it starts now
 
 
 @pytest.mark.parametrize("kind", ["schedule_name", "sensor_name", "backfill", "retry_number"])
 def test_one_that_the_daemon_launched_is_because_the_daemon_does_not_launch_it_twice(kind):
     run = run_with({f"dagster/{kind}": "nightly"}, DagsterRunStatus.NOT_STARTED)
-    assert monitored(run, age=180) == ["upstream"]
+    assert monitored(run, age=180) == [f"The run did not start. {NEVER_QUEUED}"]
 
 
 @pytest.mark.parametrize("status", [STARTING, DagsterRunStatus.NOT_STARTED])
@@ -151,7 +158,7 @@ def test_a_run_has_done_its_work_when_each_of_its_steps_has_succeeded(which, ste
 
 
 def test_a_run_that_is_not_even_queued_has_its_parent_s_container_at_most():
-    assert monitored(run_with(ITS_OWN, DagsterRunStatus.NOT_STARTED)) == ["upstream"]
+    assert monitored(run_with(ITS_OWN, DagsterRunStatus.NOT_STARTED)) == []
 
 
 def test_while_the_container_lives_dagster_decides():
