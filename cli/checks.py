@@ -44,7 +44,8 @@ def refuse_bad_settings(stack: Stack) -> None:
         if name in RESERVED
     ]
     # What comes of DOMAIN and UI_URL when Compose has replaced the variables in them.
-    values.refuse_wrong({"DOMAIN": stack.endpoint.domain or "", "UI_URL": stack.ui_url})
+    values.refuse_wrong({"DOMAIN": stack.endpoint.domain or ""})
+    values.refuse_wrong({"UI_URL": stack.ui_url})
     unread = dotenv.unread(stack.root, stack.settings)
     wrong += [
         f".env sets {name}, which nothing reads: did you mean {near}?"
