@@ -17,7 +17,7 @@ from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunS
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._core.storage.dagster_run import DagsterRun, RunRecord
+from dagster._core.storage.dagster_run import DagsterRun, RunRecord, RunsFilter
 from dagster._core.storage.tags import (
     BACKFILL_ID_TAG,
     RETRY_NUMBER_TAG,
@@ -112,7 +112,7 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
             age = now - run_record.create_timestamp.timestamp()
             is_late = age >= instance.run_monitoring_start_timeout_seconds
             if is_late and _is_same(instance, run):
-                if not BY_THE_DAEMON & run.tags.keys():
+                if not _is_known_to_the_daemon(instance, run):
                     launcher.do_not_retry(run)
                 end(instance, run, NEVER_QUEUED)
             return
@@ -136,6 +136,17 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
         upstream(instance, run_record, logger)
 
     return monitor
+
+
+def _is_known_to_the_daemon(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether the daemon made a run, and can find it.
+
+    It looks for its runs by their tags. Dagster stores these after the run, in a transaction of
+    their own. If Postgres ends in between, the daemon does not find the run, and makes another.
+    """
+    tags = {tag: run.tags[tag] for tag in BY_THE_DAEMON & run.tags.keys()}
+    stored = RunsFilter(run_ids=[run.run_id], tags=tags)
+    return bool(tags) and instance.get_runs_count(stored) > 0
 
 
 def _is_same(instance: DagsterInstance, run: DagsterRun) -> bool:

@@ -10,6 +10,7 @@ from dagster import DagsterRun, DagsterRunStatus
 from dagster._core.events import StepSuccessData
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.test_utils import create_run_for_test, instance_for_test
 from dagster._daemon.monitoring import run_monitoring
 from dagster_docker import DockerRunLauncher
 
@@ -21,6 +22,7 @@ from control_plane.monitoring import (
     NEVER_QUEUED,
     _fail,
     _first,
+    _is_known_to_the_daemon,
     all_steps_are_done,
 )
 
@@ -41,6 +43,7 @@ def monitored(
     *,
     age=5,
     launching=(),
+    found=1,
     kind=ComposeRunLauncher,
 ):
     """What is done about a run: the words of its failure, or `upstream` if Dagster decides."""
@@ -55,7 +58,7 @@ def monitored(
     instance = Mock(
         run_launcher=launcher,
         run_monitoring_start_timeout_seconds=180,
-        **{"get_run_by_id.return_value": now or run},
+        **{"get_run_by_id.return_value": now or run, "get_runs_count.return_value": found},
     )
     instance.report_run_failed.side_effect = lambda _, words, __: done.append(words)
     monitor = _first(_fail, lambda *_: done.append("upstream"))
@@ -102,9 +105,21 @@ def test_a_run_that_never_came_into_the_queue_is_not_launched_again():
 
 
 @pytest.mark.parametrize("kind", ["schedule_name", "sensor_name", "backfill", "retry_number"])
-def test_one_that_the_daemon_launched_is_because_the_daemon_does_not_launch_it_twice(kind):
+def test_one_that_the_daemon_made_is_unless_the_daemon_cannot_find_it(kind):
     run = run_with({f"dagster/{kind}": "nightly"}, DagsterRunStatus.NOT_STARTED)
-    assert monitored(run, age=180) == [f"The run did not start. {NEVER_QUEUED}"]
+    words = f"The run did not start. {NEVER_QUEUED}"
+    assert monitored(run, age=180) == [words]
+    assert monitored(run, age=180, found=0) == ["not again", words]
+
+
+def test_a_run_is_found_by_its_tags_unless_postgres_ended_before_they_were_stored():
+    with instance_for_test() as instance:
+        run = create_run_for_test(instance, tags={"dagster/retry_number": "1"})
+        assert _is_known_to_the_daemon(instance, run)
+        with instance.run_storage.connect() as connection:
+            connection.exec_driver_sql("DELETE FROM run_tags")
+        assert not _is_known_to_the_daemon(instance, run)
+        assert instance.get_run_by_id(run.run_id).tags == run.tags
 
 
 @pytest.mark.parametrize("status", [STARTING, DagsterRunStatus.NOT_STARTED])
