@@ -92,6 +92,7 @@ def test_many_readers_of_a_run_with_large_events(stack, large_run):
     assert min(read) >= 35_000_000
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("nothing_dies")
 def test_many_who_subscribe_to_a_run_with_large_events_and_do_not_read(stack, large_run):
     subscribed(stack, RUN_LOGS % large_run, [OPERATOR, "viewer"] * 4, 1, 0)
@@ -106,6 +107,7 @@ def test_many_readers_of_a_sparse_log(stack, user):
     assert min(read) >= 30_000_000
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("nothing_dies")
 @pytest.mark.parametrize("user", USERS)
 def test_many_who_follow_a_sparse_log_and_do_not_read(stack, user):

@@ -180,6 +180,7 @@ def test_down_can_wait_for_the_runs_in_progress_and_leaves_the_queue_alone(stack
     assert stack.finished(second) == "SUCCESS"
 
 
+@pytest.mark.whole
 def test_waiting_can_be_given_up_and_the_stack_stays_up_even_after_a_second_ctrl_c(stack):
     run = stack.launch("hang")
     wait_until(lambda: stack.status_of(run) == "STARTED", "the run")

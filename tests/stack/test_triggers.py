@@ -130,6 +130,7 @@ def test_declarative_automation_materializes_what_depends_on_what_is_new(stack):
         )
 
 
+@pytest.mark.whole
 def test_an_asset_sensor_asks_for_a_run_when_the_asset_is_new(stack, webhook):
     with switched_on(stack, "Sensor", "summed_numbers"):
         run = stack.run("process_numbers_asset")
