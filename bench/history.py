@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import report
+from cli import commands
 from cli.errors import StackError
 from cli.runs import follow
 from cli.stack import Stack
@@ -105,6 +106,8 @@ def sql(stack: Stack, query: str) -> str:
 
 def fill(stack: Stack, model: str, runs: int) -> None:
     """Copies a run so many times."""
+    # Without indexes, each of the daemon's questions would read all that has been filled in.
+    stack.compose("stop", "daemon", "webserver")
     indexes = sql(stack, INDEXES).splitlines()
     sql(stack, f"{FORGET}; {MODEL.format(model, EVENTS)}")
     sql(stack, DROP)
@@ -117,6 +120,7 @@ def fill(stack: Stack, model: str, runs: int) -> None:
         sql(stack, f"SET maintenance_work_mem = '200MB'; {index}")
         print(f"{time.monotonic() - begun:.0f} s: {index[:70]}", flush=True)
     sql(stack, f"{FORGET}; ANALYZE")
+    stack.compose(*commands.start())
 
 
 def from_tick_to_start(stack: Stack, count: int) -> float:
