@@ -333,7 +333,8 @@ class Chaos:
             attempts = self.runs().values()
             return all(run["status"] in FINAL for runs in attempts for run in runs)
 
-        wait_until(all_ended, "every run to end", 300)
+        # Many can be in the queue now.
+        wait_until(all_ended, "every run to end", 900)
         wait_until(lambda: self.has_recovered(last), "the last retries", 300)
         wait_until(all_ended, "every run to end", 300)
         wait_until(self.stack.is_healthy, "every service to be healthy")
