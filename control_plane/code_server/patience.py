@@ -15,7 +15,8 @@ from typing import Any
 from dagster_postgres import utils
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
-from sqlalchemy.exc import DatabaseError, OperationalError, TimeoutError
+from psycopg2 import Error as PsycopgError
+from sqlalchemy.exc import DBAPIError, TimeoutError
 
 # Postgres restarts in seconds, and recovers from a crash in up to checkpoint_timeout (5 minutes).
 WAIT_SECONDS = 300
@@ -57,7 +58,9 @@ def connected(connect: Callable[[], Any], **_: float) -> Any:  # noqa: ANN401 # 
     while True:
         try:
             return connect()
-        except (DatabaseError, TimeoutError) as error:
+        # Psycopg's own error comes if Postgres ends between the connection and Dagster's first
+        # statement, which does not go through SQLAlchemy. A step failed so (make test-chaos).
+        except (DBAPIError, TimeoutError, PsycopgError) as error:
             if time.monotonic() > deadline:
                 raise utils.DagsterPostgresException(
                     f"no connection to Postgres for {WAIT_SECONDS} s: {error}"
@@ -72,7 +75,7 @@ def _repeated(write: Callable[..., Any]) -> Callable[..., Any]:
         while True:
             try:
                 return write(*arguments, **named)
-            except OperationalError as error:
+            except DBAPIError as error:
                 has_no_space = getattr(error.orig, "pgcode", None) == DISK_FULL
                 can_pass = error.connection_invalidated or has_no_space
                 if not can_pass or time.monotonic() > deadline:

@@ -354,10 +354,10 @@ class Chaos:
             statuses = [run["status"] for run in runs]
             # Launched once; again only after a failure, at most twice.
             roots = {run["tags"].get("dagster/root_run_id", run["runId"]) for run in runs}
-            assert len(roots) == 1, (number, made)
-            assert statuses[:-1] == ["FAILURE"] * (len(runs) - 1), (number, runs)
+            assert len(roots) == 1, self.facts(number, made)
+            assert statuses[:-1] == ["FAILURE"] * (len(runs) - 1), self.facts(number, runs)
             most = 1 if number in self.not_retried else 3
-            assert statuses[-1] == "SUCCESS" or len(runs) == most, (number, runs)
+            assert statuses[-1] == "SUCCESS" or len(runs) == most, self.facts(number, runs)
             # No run executes a step twice, and no two attempts execute at the same time.
             lines = counted[number]
             assert len(set(lines)) == len(lines), (number, lines)

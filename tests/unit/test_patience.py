@@ -6,6 +6,7 @@ from inspect import getmembers, isfunction
 from pathlib import PosixPath
 from unittest.mock import Mock
 
+import psycopg2
 import pytest
 from dagster import DagsterInstance, asset, materialize
 from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
@@ -13,7 +14,7 @@ from dagster._utils import PICKLE_PROTOCOL
 from dagster_postgres import utils
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from control_plane.code_server import patience
 from control_plane.code_server.whole_values import folder_of_new, write_whole_values
@@ -37,6 +38,20 @@ def test_a_run_waits_for_postgres_longer_than_dagster_does(clock):
     connect = Mock(side_effect=[lost()] * 90 + ["a connection"])
     assert patience.connected(connect) == "a connection"
     assert sum(clock) == 90
+
+
+@pytest.mark.parametrize("error", [psycopg2.InterfaceError, psycopg2.OperationalError])
+def test_a_run_waits_also_if_postgres_ends_before_the_first_statement_of_a_connection(clock, error):
+    connect = Mock(side_effect=[error("connection already closed"), "a connection"])
+    assert patience.connected(connect) == "a connection"
+    assert clock == [patience.PAUSE_SECONDS]
+
+
+@pytest.mark.parametrize("kind", [DBAPIError, DatabaseError, InterfaceError, OperationalError])
+def test_whatever_kind_of_error_the_end_of_a_connection_is_the_call_is_repeated(clock, kind):
+    ended = kind("SELECT", {}, Exception("closed"), None, connection_invalidated=True)
+    assert patience._repeated(Mock(side_effect=[ended, "stored"]))() == "stored"
+    assert clock == [patience.PAUSE_SECONDS]
 
 
 def test_a_run_does_not_wait_for_ever(clock):
