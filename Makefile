@@ -133,7 +133,7 @@ bench: ## Run the measurements in bench/; write bench/results/ and README's tabl
 
 bench-million: export STACK_NAME := dagster-bench
 bench-million: export HTTP_PORT := 3900
-bench-million: ## Measure with a history of a million runs (an hour, 60 GB of disk).
+bench-million: ## Measure with a history of a million runs (three quarters of an hour, 40 GB of disk).
 	@./stack up
 	@status=0; python3 bench/history.py bench/results/million.md --million || status=1; ./stack destroy --force --images; exit $$status
 
