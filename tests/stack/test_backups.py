@@ -118,6 +118,8 @@ def test_what_is_there_is_replaced_if_that_is_asked_for(original, backup, passph
     words = "restore", str(backup), "--passphrase", str(passphrase), "--replace"
     done = copy.verb(*words)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    for cached in ("client", "password"):  # of before
+        copy.__dict__.pop(cached, None)
     assert copy.events(original.asset_run) == original.events(original.asset_run)
     assert not copy.sql(f"SELECT FROM runs WHERE run_id = '{later}'")
 

@@ -95,7 +95,7 @@ def test_while_make_watch_runs_a_saved_file_is_served_and_run(new_stack, watchin
     (stack.root / f"{stack.name}.pid").write_text(str(os.getpid()))
     stack.environment["XDG_RUNTIME_DIR"] = str(stack.root)
     watching(stack)
-    assert "being watched already" in stack.verb("watch").stderr
+    assert "another watch of" in stack.verb("watch").stderr
     before = stack.inspect(stack.container_of("webserver"))["State"]["StartedAt"]
     file = stack.root / "code_location/src/code_location/defs/saved.py"
     file.write_text("import dagster as dg\n\n\n@dg.asset\ndef saved() -> int:\n    return 1\n")
