@@ -221,6 +221,7 @@ def main() -> None:
         " success. Tick to start: of three runs of a schedule, after the full minute. Memory is"
         " without the page cache.",
         rows,
+        verb="make bench-million" if is_long else "make bench",
     )
 
 

@@ -169,7 +169,7 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(
     assert {a - b for a, b in pairwise(minutes)} <= {60}, minutes
 
     listed = succeed(deployed, "deploys").splitlines()[2:]
-    assert [line.split()[-2] for line in listed[:2]] == ["rollback", "deploy"]
+    assert [line.split()[-2] for line in listed[:3]] == ["rollback", "deploy", "up"]
     assert first[7:19] in listed[0]
     assert second[7:19] in listed[1]
     assert succeed(deployed, "doctor") == "Nothing is wrong.\n"
