@@ -65,6 +65,10 @@ def test_earlier_images_go_except_the_last_three_and_those_that_are_needed(stack
         (tmp_path / "Dockerfile").write_text(f"FROM {tag}\nLABEL number={number}\n")
         made.append(docker("build", "--quiet", "--tag", tag, str(tmp_path)).strip())
     docker("tag", before, tag)
+    # Live one after the other, after whatever other tests have deployed to this stack.
+    live = ", ".join(f"('code_location', '{image}', '0', '0', 'up', 'test')" for image in made)
+    columns = "service, image, version, revision, verb, who"
+    stack.sql(f"INSERT INTO deploys ({columns}) VALUES {live}")
     container = docker("create", made[1], "true").strip()
     stack.compose("stop", "daemon")
     try:
@@ -82,4 +86,5 @@ def test_earlier_images_go_except_the_last_three_and_those_that_are_needed(stack
             stack.terminate(run)
         stack.compose("start", "daemon")
         wait_until(stack.is_healthy, "the whole stack")
+        stack.sql("DELETE FROM deploys WHERE who = 'test'")
         docker("image", "rm", *made[:2], *made[3:])
