@@ -119,7 +119,7 @@ class Client:
         assets: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
         location: str = "code_location",
-        partition: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Launches a job.
 
@@ -128,7 +128,7 @@ class Client:
             assets: Only these assets of an asset job. The default is all.
             config: The run's configuration.
             location: The code location that the job is in.
-            partition: The key of the partition, for a job that has partitions.
+            tags: The run's tags. `dagster/partition` is the key of the partition.
 
         Returns:
             The run ID.
@@ -143,9 +143,9 @@ class Client:
             "assetSelection": [{"path": [asset]} for asset in assets] or None,
         }
         params: dict[str, Any] = {"selector": selector, "runConfigData": config or {}}
-        if partition:
-            tags = [{"key": "dagster/partition", "value": partition}]
-            params["executionMetadata"] = {"tags": tags}
+        if tags:
+            listed = [{"key": key, "value": value} for key, value in tags.items()]
+            params["executionMetadata"] = {"tags": listed}
         answer = self.graphql(LAUNCH, params=params)
         if answer["launchRun"]["__typename"] != "LaunchRunSuccess":
             raise StackError(f"{job} was not launched: {json.dumps(answer['launchRun'])}")

@@ -44,9 +44,10 @@ def beside(service: str) -> list[str]:
     return ["up", "--detach", "--wait", *options, service]
 
 
-def service_containers(stack: str, service: str) -> list[str]:
-    """For docker: lists the IDs of the containers of a service that run."""
-    labels = (f"{PROJECT_LABEL}={stack}", f"{SERVICE_LABEL}={service}", f"{ONE_OFF_LABEL}=False")
+def service_containers(stack: str, service: str, *, one_off: bool = False) -> list[str]:
+    """For docker: lists the IDs of the containers of a service that run, or of `compose run`."""
+    which = f"{ONE_OFF_LABEL}={one_off}"
+    labels = (f"{PROJECT_LABEL}={stack}", f"{SERVICE_LABEL}={service}", which)
     return ["ps", "--quiet", "--no-trunc", *(f"--filter=label={label}" for label in labels)]
 
 

@@ -6,17 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cli import deploys
+from cli import deploys, health
 from cli.errors import StackError
-from cli.output import say
-from cli.stack import Stack
+from cli.output import note, say
+from cli.stack import Stack, docker
 
 # What a code location has now.
 LIVE = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
   location { name } jobs { name } assetNodes { assetKey { path } }
   schedules { name pipelineName scheduleState { status } }
   sensors { name targets { pipelineName } sensorState { status } } } } } }"""
-MODULE = "control_plane.code_server.contents"
+MODULE = "control_plane.contents"
 # The project's .env as it is now, which the new code may need (code_server/hand_over.py).
 HAND_OVER = "python", "-m", "control_plane.code_server.hand_over", "candidate"
 WITH_CANDIDATE = "--env=CANDIDATE_SETTINGS=.env.candidate"
@@ -62,27 +62,27 @@ def live(stack: Stack, service: str) -> Contents:
     return Contents(names, jobs, on)
 
 
-def built(stack: Stack, service: str) -> Contents | None:
-    """What the image defines that was built last, or None if its Dockerfile is not ours.
+def built(stack: Stack, candidate: Stack, service: str) -> Contents:
+    """What the image defines that was built last: asks a code server of it that no client finds.
 
     Raises:
-        StackError: The project cannot be imported; its error is on stderr.
+        StackError: It does not start, or has an error; the whole error is on stderr.
     """
-    # A container of its own, that no client finds.
-    once = "run", "--rm", "--no-TTY", "--no-deps"
+    deploys.hand_over(candidate, service, *HAND_OVER)
+    once = "run", "--detach", "--no-deps", WITH_CANDIDATE, service
+    server = candidate.compose(*once).stdout.strip()
     try:
-        deploys.hand_over(stack, service, *HAND_OVER)
-        asked = stack.compose(*once, WITH_CANDIDATE, service, "python", "-m", MODULE)
-    except StackError as error:
-        if "No module named 'control_plane" in str(error):
-            return None
-        raise
-    try:
-        found: dict[str, Any] = json.loads(asked.stdout.strip().splitlines()[-1])
-        jobs = {name: set(of) for kind in KINDS[2:] for name, of in found[kind].items()}
-        return Contents({kind: set(found[kind]) for kind in KINDS}, jobs, set())
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise StackError("the code ended before its definitions could be listed") from None
+        deploys.wait_until_healthy(server)
+        name = docker("inspect", "--format", "{{.Name}}", server).strip().lstrip("/")
+        ask = "exec", "--no-TTY", "webserver", "python", "-m", MODULE, name
+        found: dict[str, Any] = json.loads(stack.compose(*ask).stdout)
+    finally:
+        docker("rm", "--force", server)
+    if "error" in found:
+        note(found["error"])
+        raise StackError(f"it does not load: {health.reason(found['messages'])}")
+    jobs = {name: set(of) for kind in KINDS[2:] for name, of in found[kind].items()}
+    return Contents({kind: set(found[kind]) for kind in KINDS}, jobs, set())
 
 
 def changes(old: Contents, new: Contents) -> list[str]:
@@ -121,12 +121,9 @@ def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None
         StackError: It does not load, or something that is switched on would end.
     """
     try:
-        new = built(candidate, service)
+        new = built(stack, candidate, service)
     except StackError as error:
-        raise StackError(f"{REFUSED}: it does not load: {error}") from None
-    if not new:
-        say("its image has a Dockerfile of its own: its definitions are not compared")
-        return
+        raise StackError(f"{REFUSED}: {error}") from None
     old = live(stack, service)
     for line in changes(old, new):
         say(f"  {line}")

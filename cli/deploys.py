@@ -7,11 +7,13 @@ beside the old one, under the same name in the network: until it listens, client
 from __future__ import annotations
 
 import getpass
+import subprocess
 import time
 from collections.abc import Iterable
 
 from cli import commands, database, health
 from cli.errors import StackError
+from cli.output import note as tell
 from cli.output import say
 from cli.stack import Stack, docker
 
@@ -20,6 +22,8 @@ RELOAD = """mutation Reload($name: String!) {
 # Of a code server that stops: longer than its own time for calls in progress.
 STOP_SECONDS = 90
 LOAD_SECONDS = 60
+# As start_period in docker-compose.yml.
+START_SECONDS = 120
 
 
 def location_of(stack: Stack, service: str) -> str:
@@ -58,6 +62,9 @@ def hand_over(stack: Stack, service: str, *words: str) -> None:
 
 def finish(stack: Stack, service: str) -> None:
     """Ends what an interrupted deploy has left: the newest healthy code server stays."""
+    asked = docker(*commands.service_containers(stack.name, service, one_off=True)).split()
+    if asked:  # the server that it had only to answer what it defines
+        docker("rm", "--force", *asked)
     running = [container for container, _ in servers(stack, service)]
     if len(running) < 2:
         return
@@ -67,6 +74,25 @@ def finish(stack: Stack, service: str) -> None:
         one for one in running if docker("inspect", "--format", status, one).strip() == "healthy"
     ]
     remove(one for one in running if one != (healthy or running)[0])
+
+
+def wait_until_healthy(server: str) -> None:
+    """Waits for a code server; raises StackError if it ends, its whole output on stderr."""
+    deadline = time.monotonic() + START_SECONDS
+    state = "{{.State.Status}} {{with .State.Health}}{{.Status}}{{end}}"
+    while (now := docker("inspect", "--format", state, server).strip()) != "running healthy":
+        if now == "running":  # it has no health check
+            return
+        if not now.startswith(("created", "running starting")):
+            said = subprocess.run(
+                ["docker", "logs", server], check=False, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            ).stdout.strip()  # fmt: skip
+            tell(said)
+            raise StackError(f"its server is {now}: {(said.splitlines() or ['no output'])[-1]}")
+        if time.monotonic() > deadline:
+            raise StackError(f"its server is not healthy after {START_SECONDS} s")
+        time.sleep(0.5)
 
 
 def remove(containers: Iterable[str]) -> None:

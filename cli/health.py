@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from cli import commands, dotenv
@@ -50,6 +50,13 @@ def problems_of_services(stack: Stack) -> list[str]:
     return found
 
 
+def reason(messages: Sequence[str]) -> str:
+    """An error in one line, from the messages of its chain, the last cause first."""
+    lines = next((m for m in messages if m.strip()), "unknown").strip().splitlines()
+    # An error of syntax has its place in the first line.
+    return f"{lines[-1]} ({lines[0]})" if lines[0].startswith('File "') else lines[0]
+
+
 def location_errors(stack: Stack) -> list[str]:
     """Code locations that do not load, with the first line of the error, or cannot run."""
     errors: list[str] = []
@@ -65,10 +72,9 @@ def location_errors(stack: Stack) -> list[str]:
                     f" has {asked['version']}: its runs could not start. Install that in its image"
                 )
         if error["__typename"] == "PythonError":
-            chain = [error["message"]] + [e["error"]["message"] for e in error["errorChain"]]
-            cause = next((m for m in reversed(chain) if m.strip()), "unknown").strip()
+            chain = [e["error"]["message"] for e in reversed(error["errorChain"])]
             errors.append(
-                f"code location {entry['name']} does not load: {cause.splitlines()[-1]}"
+                f"code location {entry['name']} does not load: {reason([*chain, error['message']])}"
                 f" (the whole error: {stack.ui_url}/deployment/locations): correct it, then make up"
             )
     return errors

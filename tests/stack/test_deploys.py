@@ -179,7 +179,11 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(
     ("text", "reason"),
     [
         ("import no_such_package\n", "does not load: .*no_such_package"),
-        pytest.param("def broken(:\n", "does not load: .*SyntaxError", marks=pytest.mark.whole),
+        pytest.param(
+            "def broken(:\n",
+            r'does not load: SyntaxError: .* \(File ".*/triggers_of_deploys.py", line 1\)',
+            marks=pytest.mark.whole,
+        ),
         pytest.param(
             TRIGGERS.replace("def each_minute", "def other"),
             "each_minute, which is switched on, is",
@@ -205,17 +209,55 @@ def test_code_that_does_not_load_or_loses_what_is_on_never_becomes_live(deployed
     assert not docker("image", "ls", "--quiet", f"--filter=reference={deployed.name}-*:candidate")
 
 
+# Nothing of the platform is in it, but for the health check that docker-compose.yml calls.
+OWN_DOCKERFILE = """FROM {image}
+USER 0:0
+RUN rm -r /opt/platform /opt/code
+COPY --from=project . /opt/code
+USER 10001:10001
+ENV PYTHONPATH=/opt/code/src
+CMD ["/opt/dagster/bin/dagster", "api", "grpc", "--host", "0.0.0.0", "--port", "4000", \\
+  "--module-name", "code_location.definitions"]
+"""
+
+
+@pytest.mark.whole
+def test_code_in_an_image_of_its_own_is_checked_as_well(deployed):
+    write(deployed, TRIGGERS)
+    succeed(deployed, "deploy")
+    of_ours = image(deployed)
+    (deployed.root / "Dockerfile.own").write_text(OWN_DOCKERFILE.format(image=image_name(deployed)))
+    write(
+        deployed,
+        f"{TRIGGERS.replace('def each_minute', 'def other')}\n\n@dg.asset\ndef new(): ...\n",
+    )
+    refused = deployed.verb("deploy", CODE_DOCKERFILE="Dockerfile.own")
+    write(deployed, TRIGGERS)
+    assert refused.returncode == 1, refused.stdout
+    assert "assets added: new\n" in refused.stdout
+    assert "each_minute, which is switched on, is gone" in refused.stderr
+    assert image(deployed) == image_named(deployed) == of_ours
+
+
+def image_name(stack):
+    """The tag that the code server's image has."""
+    return stack.config["services"]["code_location"]["image"]
+
+
 def image_named(stack):
     """The image that the next start of the code server would take."""
-    name = stack.config["services"]["code_location"]["image"]
-    return docker("image", "inspect", "--format", "{{.Id}}", name).strip()
+    return docker("image", "inspect", "--format", "{{.Id}}", image_name(stack)).strip()
 
 
 @pytest.mark.whole
 def test_code_that_loads_in_the_check_only_is_refused_all_the_same(deployed):
     before = image(deployed)
-    only = "import sys\nif not any('contents' in one for one in sys.orig_argv):\n    raise OSError"
-    write(deployed, f"{only}('in the server')\n{TRIGGERS}")
+    # The second import, which is the live server's, finds the note of the first one.
+    only = (
+        "from pathlib import Path\nnote = Path('/var/lib/dagster/data/asked')\n"
+        "if note.exists():\n    note.unlink()\n    raise OSError('in the server')\nnote.touch()"
+    )
+    write(deployed, f"{only}\n{TRIGGERS}")
     done = deployed.verb("deploy")
     write(deployed, TRIGGERS)
     assert done.returncode == 1, done.stdout
@@ -236,13 +278,13 @@ def test_a_deploy_that_is_killed_while_it_checks_leaves_the_code_before_to_the_n
     )  # fmt: skip
     labels = ("project", deployed.name), ("service", "code_location"), ("oneoff", "True")
     filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
-    (checking, *_) = wait_until(lambda: docker("ps", "--quiet", *filters).split(), "the check")
+    wait_until(lambda: docker("ps", "--quiet", *filters).split(), "the check")
     os.killpg(verb.pid, signal.SIGKILL)
     verb.wait()
-    docker("rm", "--force", checking)
     assert image_named(deployed) == before
     write(deployed, TRIGGERS)
     succeed(deployed, "deploy")
+    assert not docker("ps", "--all", "--quiet", *filters)
 
 
 @pytest.mark.whole

@@ -1,0 +1,68 @@
+"""Prints what a code server defines, as a line of JSON.
+
+`./stack deploy` compares it with what is live, before the new code is: it asks a server of the new
+image that no other client finds. The gap: Dagster's command lists definitions as tables for people,
+one kind at a time, and only those of a project that is installed beside it.
+"""
+
+import json
+import sys
+from typing import Any
+
+from dagster import DagsterInstance
+from dagster._core.errors import DagsterUserCodeProcessError
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.remote_representation.external import RemoteRepository
+from dagster_shared.error import SerializableErrorInfo
+
+PORT = 4000
+# Dagster's name of the job for any selection of assets.
+HIDDEN = "__"
+
+
+def contents(repositories: list[RemoteRepository]) -> dict[str, Any]:
+    """The names of jobs and assets, and the jobs of each schedule and sensor."""
+    jobs: set[str] = set()
+    assets: set[str] = set()
+    schedules: dict[str, list[str]] = {}
+    sensors: dict[str, list[str]] = {}
+    for repository in repositories:
+        jobs |= {job.name for job in repository.get_all_jobs()}
+        assets |= {node.asset_key.to_user_string() for node in repository.get_asset_node_snaps()}
+        schedules |= {one.name: [one.job_name] for one in repository.get_schedules()}
+        for sensor in repository.get_sensors():
+            sensors[sensor.name] = [target.job_name for target in sensor.get_targets()]
+    shown = {
+        kind: {name: [job for job in of[name] if not job.startswith(HIDDEN)] for name in of}
+        for kind, of in (("schedules", schedules), ("sensors", sensors))
+    }
+    named = {"jobs": {job for job in jobs if not job.startswith(HIDDEN)}, "assets": assets}
+    return {**{kind: sorted(names) for kind, names in named.items()}, **shown}
+
+
+def as_answer(info: SerializableErrorInfo) -> dict[str, Any]:
+    """An error of the project: its whole text, and its messages from the last cause on."""
+    messages = [info.message]
+    each = info
+    while each.cause:
+        each = each.cause
+        messages.insert(0, each.message)
+    return {"error": info.to_string(), "messages": messages}
+
+
+def main() -> None:
+    """Asks the code server at the host in the first argument; prints the answer."""
+    origin = GrpcServerCodeLocationOrigin(host=sys.argv[1], port=PORT)
+    with DagsterInstance.get() as instance:
+        try:
+            location = origin.create_location(instance)
+        except DagsterUserCodeProcessError as failed:
+            answer = as_answer(failed.user_code_process_error_infos[0])
+        else:
+            answer = contents(list(location.get_repositories().values()))
+            location.cleanup()
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
