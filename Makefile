@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore upgrade status credentials logs run-step sizes dev test test-quick test-whole test-chaos screenshots bench bench-million bench-quick lint format lock
+.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore upgrade status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos screenshots bench bench-million bench-soak bench-quick lint format lock
 SHELL := bash
 
 help: ## Print this list.
@@ -136,6 +136,13 @@ bench-million: export HTTP_PORT := 3900
 bench-million: ## Measure with a history of a million runs (three quarters of an hour, 40 GB of disk).
 	@./stack up
 	@status=0; python3 bench/history.py bench/results/million.md --million || status=1; ./stack destroy --force --images; exit $$status
+
+bench-soak: export STACK_NAME := dagster-bench
+bench-soak: export HTTP_PORT := 3900
+bench-soak: export KEEP_SUCCEEDED_CONTAINERS := 1m
+bench-soak: ## Measure the memory of each service over 3,000 runs (half an hour).
+	@./stack up
+	@status=0; python3 bench/soak.py bench/results/long_soak.md --long || status=1; ./stack destroy --force --images; exit $$status
 
 bench-quick: ## Measure this stack beside Dagster's documented one, with few rounds; writes no file.
 	@machine/setup.sh
