@@ -424,6 +424,7 @@ def test_a_backup_for_a_key_can_be_read_with_the_private_key_only(original, back
     assert original.password.encode() not in file.read_bytes()
 
 
+@pytest.mark.whole
 def test_secrets_are_in_an_encrypted_backup_only(original, plain, passphrase, tmp_path):
     done = subprocess.run(
         [*COMMAND, "secret", "kept"], cwd=original.root, env=original.environment,

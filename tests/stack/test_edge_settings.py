@@ -40,6 +40,7 @@ def switched_on(stack):
         yield
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("switched_on")
 def test_asset_reports_are_accepted_when_they_are_switched_on(stack):
     body = json.dumps({"metadata": {"by": "http"}}).encode()
@@ -48,6 +49,7 @@ def test_asset_reports_are_accepted_when_they_are_switched_on(stack):
     assert ask(stack, "POST", REPORT, JSON, body).status == 200
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("switched_on")
 def test_a_viewer_cannot_report_an_asset(stack):
     viewer = {"Authorization": basic("viewer", stack.password_of("viewer"))}
@@ -56,6 +58,7 @@ def test_a_viewer_cannot_report_an_asset(stack):
     assert (answer.status, "Not authorized to report" in answer.text) == (401, True)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("switched_on")
 def test_an_operator_can_allow_another_host_name(stack):
     assert ask(stack, "GET", "/", host="workflows.lan").status == 200

@@ -20,7 +20,8 @@ ATTACKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["guard", pytest.param("edge", marks=pytest.mark.whole)])
+@pytest.mark.whole
+@pytest.mark.parametrize("target", ATTACKS)
 def test_2000_hostile_and_slow_connections_do_not_stop_a_launch_and_a_termination(stack, target):
     way, answers = ATTACKS[target]
     service = stack.container_of(target)

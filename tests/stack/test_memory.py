@@ -86,6 +86,7 @@ def large_run(stack):
     return run
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("nothing_dies")
 def test_many_readers_of_a_run_with_large_events(stack, large_run):
     read = subscribed(stack, RUN_LOGS % large_run, [OPERATOR] * 4, 1, 35_000_000)

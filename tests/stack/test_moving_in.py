@@ -190,7 +190,7 @@ def test_a_second_location_has_its_own_files_and_a_broken_one_holds_up_nobody(th
             lambda p: (p / "pyproject.toml").write_text(
                 (p / "pyproject.toml").read_text().replace("dagster>=1.11", "dagster==1.12.4")),
             "shop depends on dagster==1.12.4 and dagster==1.13",
-            id="version"),
+            id="version", marks=pytest.mark.whole),
         pytest.param(
             lambda p: shutil.rmtree(p / "src"),
             "names the module shop.definitions, which is not there",

@@ -28,6 +28,7 @@ def test_a_run_whose_container_is_killed_says_so_with_its_last_lines_and_is_laun
     assert stack.finished(again) == "CANCELED"
 
 
+@pytest.mark.whole
 def test_a_run_that_dies_while_the_code_server_is_away_is_launched_again_when_it_is_back(stack):
     run = stack.launch("hang")
     wait_until(lambda: has_said(stack, run, "waiting"), "the op")

@@ -29,6 +29,7 @@ def image_of(stack, run):
     return stack.inspect(stack.run_containers()[run])["Image"], stack.tags_of(run)["dagster/image"]
 
 
+@pytest.mark.whole
 def test_a_run_executes_the_code_it_was_launched_with_and_a_retry_the_newest(stack, tmp_path):
     old = stack.inspect(stack.container_of("code_location"))["Image"]
     in_flight = stack.launch("hang")

@@ -53,6 +53,7 @@ def test_one_that_was_killed_costs_the_next_run_nothing(stack, warm):
     assert container_of(stack, stack.run("talk")) != warm
 
 
+@pytest.mark.whole
 def test_one_that_is_killed_while_it_loads_its_code_is_made_again_after_the_next_run(stack, warm):
     stack.run("talk")
     loading = "SELECT container_id FROM warm_containers WHERE ready_at IS NULL AND runs_left = 1"

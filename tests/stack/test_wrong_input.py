@@ -81,6 +81,7 @@ def test_an_unset_variable_is_refused_by_name_before_anything_can_run(new_stack)
     assert config["Labels"]["team"] == 'the "data" team'
 
 
+@pytest.mark.whole
 def test_a_database_of_another_major_version_is_refused_and_left_alone(new_stack):
     stack = new_stack("major")
     volume = f"{stack.name}_postgres-data"
