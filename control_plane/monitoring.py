@@ -5,8 +5,10 @@ container died before it reported its start, or ended before it reported CANCELE
 the queue until a timeout (180 s and 60 s in dagster.yaml), and so did a run whose launch was cut
 off. Here the next poll ends it, with the reason. A run whose container died after its last step
 fails in Dagster, and its retry finds nothing to do; here it succeeds. A run that never came into
-the queue, because its launch got an error, is not launched again minutes later. This module could
-be deleted if the functions that it replaces asked the run launcher and the event log.
+the queue, because its launch got an error, is not launched again minutes later. And Dagster fails a
+run that takes too long to start while its container lives: both it and its retry executed after the
+machine had slept for four minutes. Here that container ends first. This module could be deleted if
+the functions that it replaces asked the run launcher and the event log.
 """
 
 import logging
@@ -100,6 +102,7 @@ def _succeed(instance: DagsterInstance, run: DagsterRun, cause: str) -> None:
 
 def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Monitor) -> Monitor:
     """Ends a run whose container has ended. For all others, does what Dagster does."""
+    late: set[str] = set()
 
     def monitor(instance: DagsterInstance, run_record: RunRecord, logger: logging.Logger) -> None:
         run = run_record.dagster_run
@@ -133,9 +136,35 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
                     if _is_same(instance, run):
                         end(instance, run, _reason(instance, run, health, logger))
                     return
+        if isinstance(launcher, ComposeRunLauncher) and _is_late(instance, run, now):
+            # All processes may have slept, with the machine: it has until the next poll.
+            if run.run_id in launcher.launching or run.run_id not in late:
+                late.add(run.run_id)
+                return
+            late.remove(run.run_id)
+            if not _is_stopped(launcher, run, logger) or not _is_same(instance, run):
+                return
         upstream(instance, run_record, logger)
 
     return monitor
+
+
+def _is_late(instance: DagsterInstance, run: DagsterRun, now: float) -> bool:
+    """Whether a run takes longer to start than it may."""
+    if run.status != DagsterRunStatus.STARTING:
+        return False
+    begun = instance.get_run_stats(run.run_id).launch_time
+    return begun is not None and now - begun >= instance.run_monitoring_start_timeout_seconds
+
+
+def _is_stopped(launcher: ComposeRunLauncher, run: DagsterRun, logger: logging.Logger) -> bool:
+    """Ends the container of a run that is late, because another attempt follows."""
+    try:
+        launcher.stop(run)
+    except Exception:  # the guard is away, for example: the next polls try again
+        logger.exception("the container of run %s cannot be stopped", run.run_id)
+        return False
+    return True
 
 
 def _is_known_to_the_daemon(instance: DagsterInstance, run: DagsterRun) -> bool:

@@ -287,6 +287,12 @@ class ComposeRunLauncher(DockerRunLauncher):
             )
         return super().terminate(run_id)
 
+    def stop(self, run: DagsterRun) -> None:
+        """Ends a run's container, unless it executes another run by now."""
+        container = self._container_of(run)
+        if container and self.warm.keep(run.run_id, container.id):
+            container.stop()
+
     def do_not_retry(self, run: DagsterRun) -> None:
         """For a run that would fail again in the same way."""
         tags = do_not_retry(self._instance, run)

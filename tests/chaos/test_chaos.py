@@ -9,6 +9,7 @@ import pytest
 from bench import report
 from support import ROOT
 from support.chaos import Chaos, random_faults
+from support.harness import wait_until
 
 
 @pytest.fixture
@@ -46,6 +47,20 @@ def test_after_300_faults_one_by_one_and_in_any_order_nothing_is_left(chaos):
     attempts = chaos.check()
     write_report(chaos.recoveries, made, seconds, attempts, len(chaos.not_retried))
     assert sum(map(len, chaos.recoveries.values())) + sum(made.values()) >= 300
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+def test_after_the_machine_has_slept_every_run_has_ended_once_and_no_tick_is_lost(chaos):
+    """Longer than a run may take to start; lost ticks of at most five minutes are made up."""
+    requests = [chaos.traffic.request(seconds=seconds)[1] for seconds in (60, 30, 1, 1, 1, 1)]
+    wait_until(lambda: chaos.stack.status_of(requests[0]) == "STARTED", "the first run")
+    chaos.sleep(250)
+    chaos.settle()
+    attempts = chaos.check()
+    # What was in progress went on.
+    (first,) = (runs for runs in attempts.values() if runs[0]["runId"] == requests[0])
+    assert [run["status"] for run in first] == ["SUCCESS"]
 
 
 @pytest.mark.chaos

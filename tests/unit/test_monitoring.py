@@ -45,16 +45,19 @@ def monitored(
     launching=(),
     found=1,
     kind=ComposeRunLauncher,
+    polls=1,
+    stop=None,
 ):
     """What is done about a run: the words of its failure, or `upstream` if Dagster decides."""
     done = []
     launcher = Mock(spec=kind, **{
-        "check_run_worker_health.side_effect": [health],
-        "get_run_worker_debug_info.side_effect": [lines],
+        "check_run_worker_health.side_effect": [health] * polls,
+        "get_run_worker_debug_info.side_effect": [lines] * polls,
     })  # fmt: skip
     if kind is ComposeRunLauncher:
         launcher.launching = launching
         launcher.do_not_retry.side_effect = lambda _: done.append("not again")
+        launcher.stop.side_effect = stop or (lambda _: done.append("stopped"))
     instance = Mock(
         run_launcher=launcher,
         run_monitoring_start_timeout_seconds=180,
@@ -63,8 +66,10 @@ def monitored(
     instance.report_run_failed.side_effect = lambda _, words, __: done.append(words)
     monitor = _first(_fail, lambda *_: done.append("upstream"))
     then = datetime.now(UTC) - timedelta(seconds=age)
+    instance.get_run_stats.return_value.launch_time = then.timestamp()
     record = Mock(dagster_run=run, update_timestamp=then, create_timestamp=then)
-    monitor(instance, record, logging.getLogger("test"))
+    for _ in range(polls):
+        monitor(instance, record, logging.getLogger("test"))
     return done
 
 
@@ -83,6 +88,16 @@ def test_it_fails_also_when_the_last_lines_cannot_be_read():
 
 def test_when_its_container_cannot_be_inspected_dagster_s_timeout_holds():
     assert monitored(run_with(ITS_OWN), health=OSError("the guard is away")) == ["upstream"]
+
+
+def test_a_run_that_starts_late_has_one_poll_more_and_its_container_ends_before_it_fails():
+    assert monitored(run_with(ITS_OWN), ALIVE, age=200) == []
+    assert monitored(run_with(ITS_OWN), ALIVE, age=200, polls=2) == ["stopped", "upstream"]
+    away = OSError("the guard is away")
+    assert monitored(run_with(ITS_OWN), away, age=200, polls=4, stop=away) == []
+    begun = run_with(ITS_OWN, DagsterRunStatus.STARTED)
+    assert monitored(run_with(ITS_OWN), ALIVE, begun, age=200, polls=2) == ["stopped"]
+    assert monitored(run_with({}), age=200, polls=4, launching={"a"}) == []
 
 
 @pytest.mark.parametrize("tags", [{}, {"docker/container_id": ""}])
