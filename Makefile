@@ -4,7 +4,7 @@
 .PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore upgrade status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos screenshots bench bench-million bench-soak bench-quick lint format lock
 SHELL := bash
 
-help: ## Print this list.
+help: ## List the commands.
 	@command -v python3 >/dev/null || { echo 'python3 is missing: `make demo` installs it'; exit 1; }
 	@python3 -m cli.reference help
 

@@ -388,7 +388,7 @@ def in_readme(result: dict[str, Any]) -> str:
     """The lines that README shows, as Markdown."""
     samples: Samples = result["samples"]
     lines = [
-        "| | Dagster's documented deployment | this stack | better by |",
+        "| | Dagster's documented deployment | this stack | ratio |",
         "| --- | --- | --- | --- |",
     ]
     for figure, label, unit, digits in SHOWN:

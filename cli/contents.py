@@ -20,7 +20,7 @@ MODULE = "control_plane.contents"
 # The project's .env as it is now, which the new code may need (code_server/hand_over.py).
 HAND_OVER = "python", "-m", "control_plane.code_server.hand_over", "candidate"
 WITH_CANDIDATE = "--env=CANDIDATE_SETTINGS=.env.candidate"
-REFUSED = "refused, the code before stays live"
+REFUSED = "refused, the previous code stays live"
 KINDS = "jobs", "assets", "schedules", "sensors"
 
 

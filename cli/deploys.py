@@ -149,7 +149,7 @@ def reload(stack: Stack, service: str) -> None:
     deadline = time.monotonic() + LOAD_SECONDS
     while errors := [one for one in health.location_errors(stack) if f" {name} " in one]:
         if time.monotonic() > deadline:
-            raise StackError(errors[0].removesuffix(": correct it, then make up"))
+            raise StackError(errors[0].removesuffix(": correct it, then make deploy"))
         time.sleep(1)
 
 

@@ -75,7 +75,8 @@ def location_errors(stack: Stack) -> list[str]:
             chain = [e["error"]["message"] for e in reversed(error["errorChain"])]
             errors.append(
                 f"code location {entry['name']} does not load: {reason([*chain, error['message']])}"
-                f" (the whole error: {stack.ui_url}/deployment/locations): correct it, then make up"
+                f" (the whole error: {stack.ui_url}/deployment/locations): correct it, then make"
+                " deploy"
             )
     return errors
 

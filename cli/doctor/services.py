@@ -103,7 +103,7 @@ def locations(stack: Stack) -> Iterator[Finding]:
     if list(answer(stack)):
         return
     for problem in [*health.location_errors(stack), *health.unset_variables(stack)]:
-        yield Finding("code locations", problem, "correct it, then make up")
+        yield Finding("code locations", problem, "correct it, then make deploy")
     for line in health.not_served(stack):
         yield Finding("code locations", line, "move it, then make up")
 

@@ -1,4 +1,4 @@
-"""Build the code of a code location, check it, and put it live beside the code before."""
+"""Build the code of a code location, check it, and put it live beside the previous code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def add(parser: ArgumentParser) -> None:
     """The flags."""
     which = "its name (default: your project)"
     parser.add_argument("location", metavar="LOCATION", nargs="?", default="", help=which)
-    anyway = "also if a schedule or sensor that is on loses its job"
+    anyway = "also if a schedule or sensor that is on, or its job, is gone"
     parser.add_argument("--anyway", action="store_true", help=anyway)
 
 
 def run(stack: Stack, flags: Namespace) -> None:
-    """Raises StackError when the code before stays live."""
+    """Raises StackError when the previous code stays live."""
     checks.refuse(stack)
     service = deploys.service_of(stack, flags.location)
     with locks.alone(stack, "deploy"):
@@ -52,7 +52,7 @@ def run(stack: Stack, flags: Namespace) -> None:
             if built != name:
                 with suppress(StackError):  # a container that was killed has it
                     docker("image", "rm", built)
-        say("starting it beside the code before")
+        say("starting it beside the previous code")
         try:
             deploys.go_live(stack, service, before)
         except StackError as error:

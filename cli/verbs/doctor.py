@@ -1,4 +1,4 @@
-"""Say what is wrong with the stack and this machine, what to mend first, and how."""
+"""Say what is wrong with the stack and this machine, what to fix first, and how."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 
 def examine(stack: Stack) -> list[Finding]:
-    """All findings, in the order in which to mend them.
+    """All findings, in the order in which to fix them.
 
     A check that cannot be made is a finding as well: the reason is usually that of an earlier one.
     """
@@ -65,7 +65,7 @@ def _of(check: Check, stack: Stack) -> list[Finding]:
     try:
         return list(check(stack))
     except StackError as error:
-        return [Finding(name, f"this could not be checked: {error}", "mend what is above first")]
+        return [Finding(name, f"this could not be checked: {error}", "fix what is above first")]
 
 
 def _in(colour: str, text: str) -> str:

@@ -50,9 +50,9 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 def target(history: list[dict[str, str]], service: str, now: str) -> str:
     """The image to go back to: the one before the last that was deployed; raises StackError."""
-    images = [row["image"] for row in reversed(history) if row["service"] == service]
-    if now in images:
-        images = images[: images.index(now)]
+    images = steps([row for row in reversed(history) if row["service"] == service])
+    if images[-1:] == [now]:
+        images.pop()
     if not images:
         raise StackError(f"{service}: nothing earlier is known: make deploys")
     there = docker("image", "ls", "--all", "--quiet", "--no-trunc").split()
@@ -62,3 +62,15 @@ def target(history: list[dict[str, str]], service: str, now: str) -> str:
             " deploys), then make deploy"
         )
     return images[-1]
+
+
+def steps(history: list[dict[str, str]]) -> list[str]:
+    """The images that were live, the oldest first, without what rollbacks have taken back."""
+    images: list[str] = []
+    for row in history:
+        if row["verb"] == "rollback" and row["image"] in images:
+            while images[-1] != row["image"]:
+                images.pop()
+        if images[-1:] != [row["image"]]:
+            images.append(row["image"])
+    return images

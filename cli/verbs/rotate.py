@@ -18,7 +18,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(stack: Stack, flags: Namespace) -> None:
-    """Raises StackError when not all have their new passwords: the same command again mends it."""
+    """Raises StackError when not all have their new passwords: the same command repairs it."""
     del flags
     if stack.services().get("postgres", {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")

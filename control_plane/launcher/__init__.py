@@ -56,7 +56,9 @@ HAS_LEFT = (
 )
 KILLED = 128 + signal.SIGKILL
 OUTLASTED = "It did not end within {} s (stop_timeout in dagster.yaml), and was killed."
-GONE = "The container {} is not on this machine any more: somebody has removed it (or `make down`)."
+GONE = (
+    "The container {} is not on this machine any more: it was removed, for example by `make down`."
+)
 LOST = "The connection to Postgres was lost while the run was launched."
 # A guard that is killed is back within seconds.
 GUARD_SECONDS = 30

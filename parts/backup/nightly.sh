@@ -42,10 +42,11 @@ make_backup() {
 }
 
 # One that failed, or that was due while this machine was off.
+last_due=$(($(date +%s) - ($(date +%s) - $(date -u -d "$BACKUP_AT" +%s) + 86400) % 86400))
 if [ -e "$FAILED" ]; then
     make_backup
 elif [ -n "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*")" ] &&
-    [ -z "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*" -newermt '25 hours ago')" ]; then
+    [ -z "$(find "$FOLDER" -maxdepth 1 -name "$STACK_NAME-*.backup*" -newermt "@$last_due")" ]; then
     make_backup
 fi
 while true; do

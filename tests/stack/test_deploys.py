@@ -1,4 +1,4 @@
-"""New code goes live beside the code before: nothing fails, is missed, or runs twice meanwhile."""
+"""New code goes live beside the previous code: nothing fails, is missed, or runs twice then."""
 
 import os
 import re
@@ -200,7 +200,7 @@ def test_code_that_does_not_load_or_loses_what_is_on_never_becomes_live(deployed
     write(deployed, TRIGGERS)
     assert done.returncode == 1, done.stdout
     last = done.stderr.strip().splitlines()[-1]
-    assert "the code before stays live" in last
+    assert "the previous code stays live" in last
     assert wait_until(lambda: deployed.is_healthy(), "the stack to be healthy")
     assert re.search(reason, last), last
     assert deployed.container_of("code_location") == container
@@ -262,7 +262,7 @@ def test_code_that_loads_in_the_check_only_is_refused_all_the_same(deployed):
     write(deployed, TRIGGERS)
     assert done.returncode == 1, done.stdout
     last = done.stderr.strip().splitlines()[-1]
-    assert "deploy: refused, the code before stays live" in last
+    assert "deploy: refused, the previous code stays live" in last
     assert "in the server" in last
     assert wait_until(lambda: deployed.is_healthy(), "the stack to be healthy")
     assert image(deployed) == image_named(deployed) == before

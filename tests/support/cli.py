@@ -19,7 +19,7 @@ from cli.errors import StackError
 from cli.health import problems
 from cli.output import ask
 from cli.stack import OPERATOR, Stack, docker
-from cli.verbs import secret
+from cli.verbs import rollback, secret
 from cli.verbs.sizes import proposed
 
 # Runs a verb; relative to a checkout.
@@ -50,6 +50,7 @@ __all__ = [
     "problems",
     "proposed",
     "reference",
+    "rollback",
     "secret",
     "settings",
     "values",
