@@ -56,9 +56,14 @@ class Backups:
             raise StackError(
                 "a backup has a passphrase or keys, not both: BACKUP_PASSPHRASE, BACKUP_KEYS"
             )
-        for file in self.secrets.values():
+        given = {"passphrase": "--passphrase", "keys": "--key"} if passphrase or key else {}
+        for secret, file in self.secrets.items():
             if not file.is_file() or not file.read_text().partition("\n")[0].strip():
-                raise StackError(f"{file}: there is no such file, or its first line is empty")
+                what = secret.removeprefix("/run/secrets/backup_")
+                name = given.get(what, f"BACKUP_{what.upper()}")
+                raise StackError(
+                    f"{name} {file}: there is no such file, or its first line is empty"
+                )
 
     def build(self) -> None:
         """Builds the image, and removes what an interrupted command has left; raises StackError."""

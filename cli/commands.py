@@ -11,6 +11,7 @@ ENV_FILES = (".machine.env", ".env")
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
+ONE_OFF = f"{ONE_OFF_LABEL}=True"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
 NETWORK_LABEL, VOLUME_LABEL = "com.docker.compose.network", "com.docker.compose.volume"
 STACK_LABEL = "dagster/stack"

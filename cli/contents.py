@@ -21,6 +21,8 @@ MODULE = "control_plane.contents"
 HAND_OVER = "python", "-m", "control_plane.code_server.hand_over", "candidate"
 WITH_CANDIDATE = "--env=CANDIDATE_SETTINGS=.env.candidate"
 REFUSED = "refused, the previous code stays live"
+# So many names of each kind.
+SHOWN = 20
 KINDS = "jobs", "assets", "schedules", "sensors"
 
 
@@ -80,7 +82,9 @@ def built(stack: Stack, candidate: Stack, service: str) -> Contents:
         docker("rm", "--force", server)
     if "error" in found:
         note(found["error"])
-        raise StackError(f"it does not load: {health.reason(found['messages'])}")
+        reason = health.reason(found["messages"])
+        place = f" ({found['place']})" if found["place"] and 'File "' not in reason else ""
+        raise StackError(f"it does not load: {reason}{place}")
     jobs = {name: set(of) for kind in KINDS[2:] for name, of in found[kind].items()}
     return Contents({kind: set(found[kind]) for kind in KINDS}, jobs, set())
 
@@ -94,7 +98,9 @@ def changes(old: Contents, new: Contents) -> list[str]:
             ("removed", old.names[kind] - new.names[kind]),
         ):
             if names:
-                lines.append(f"{kind} {what}: {', '.join(sorted(names))}")
+                shown = ", ".join(" ".join(name.split()) for name in sorted(names)[:SHOWN])
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                lines.append(f"{kind} {what}: {shown}{more}")
     return lines
 
 

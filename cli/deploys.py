@@ -89,7 +89,11 @@ def wait_until_healthy(server: str) -> None:
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             ).stdout.strip()  # fmt: skip
             tell(said)
-            raise StackError(f"its server is {now}: {(said.splitlines() or ['no output'])[-1]}")
+            status = docker("inspect", "--format", "{{.State.ExitCode}}", server).strip()
+            raise StackError(
+                f"it does not load: the code ended its process with exit status {status} (sys.exit,"
+                " os._exit or a crash while it was imported): its output is above"
+            )
         if time.monotonic() > deadline:
             raise StackError(f"its server is not healthy after {START_SECONDS} s")
         time.sleep(0.5)

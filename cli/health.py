@@ -12,6 +12,8 @@ from cli.client import LOCATIONS, REPOSITORIES, VARIABLES
 from cli.stack import Stack, docker
 
 # What the health checks of two services say (control_plane/probe.py, postgres/is_healthy.sh).
+# What no start can make again, and every stack has.
+DATA = "postgres-data", "io-storage", "compute-logs", "inbox"
 DISK_FULL, CHECK_DISKS = "the disk is full", ("daemon", "postgres")
 # The mark of parts/backup/nightly.sh.
 BACKUP_FAILED = "exec", "--no-TTY", "backup", "test", "-e", "/scratch/failed"
@@ -47,6 +49,8 @@ def problems_of_services(stack: Stack) -> list[str]:
     for service in stack.code_servers:
         if len(docker(*commands.service_containers(stack.name, service)).split()) > 1:
             found.append(f"{service}: two run: a deploy goes on, or was interrupted: make deploy")
+        elif docker(*commands.service_containers(stack.name, service, one_off=True)).split():
+            found.append(f"{service}: a deploy goes on, or was interrupted: make deploy")
     return found
 
 
@@ -134,7 +138,17 @@ def _health_output(container: str) -> str:
     health = docker("inspect", "--format", "{{json .State.Health}}", container)
     state = cast("dict[str, Any]", json.loads(health) or {})
     checks: list[dict[str, str]] = state.get("Log", [])
-    return checks[-1]["Output"].strip() if checks else "no health check has run yet"
+    if not checks:
+        return "no health check has run yet"
+    return " ".join(checks[-1]["Output"].split())[:300] or "its health check says nothing"
+
+
+def lost_volumes(stack: Stack) -> list[str]:
+    """The volumes with runs, outputs, logs and files that are gone, though the stack has others."""
+    there = set(docker(*commands.volumes(stack.name)).split())
+    known: dict[str, dict[str, str]] = stack.config["volumes"]
+    wanted = [known[name]["name"] for name in DATA]
+    return [volume for volume in wanted if volume not in there] if there else []
 
 
 def is_done(state: Mapping[str, Any]) -> bool:

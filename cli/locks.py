@@ -28,5 +28,7 @@ def alone(stack: Stack, what: str) -> Generator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackError(f"another {what} of {stack.name} goes on") from None
+            raise StackError(
+                f"another {what} of {stack.name} goes on: wait until it has ended"
+            ) from None
         yield

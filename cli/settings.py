@@ -73,10 +73,9 @@ def other_stacks(stack: Stack) -> list[str]:
         for one in docker("ps", "--all", "--format", f"{project}\t{directory}").splitlines()
     ]
     here = str(stack.root.resolve())
+    found = {name for name, where in rows if where == here} - {stack.name}
     # `backup-verify` has one for a moment.
-    return sorted(
-        {name for name, where in rows if where == here} - {stack.name, f"{stack.name}-verify"}
-    )
+    return sorted(name for name in found if not name.endswith("-verify"))
 
 
 def _of(stack: Stack, text: str) -> str:

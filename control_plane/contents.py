@@ -6,6 +6,7 @@ one kind at a time, and only those of a project that is installed beside it.
 """
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -18,6 +19,8 @@ from dagster_shared.error import SerializableErrorInfo
 PORT = 4000
 # Dagster's name of the job for any selection of assets.
 HIDDEN = "__"
+# A line of a traceback that is about the user's code.
+IN_PROJECT = re.compile(r'File "/opt/code/[^"]+", line \d+')
 
 
 def contents(repositories: list[RemoteRepository]) -> dict[str, Any]:
@@ -41,13 +44,17 @@ def contents(repositories: list[RemoteRepository]) -> dict[str, Any]:
 
 
 def as_answer(info: SerializableErrorInfo) -> dict[str, Any]:
-    """An error of the project: its whole text, and its messages from the last cause on."""
-    messages = [info.message]
-    each = info
-    while each.cause:
-        each = each.cause
-        messages.insert(0, each.message)
-    return {"error": info.to_string(), "messages": messages}
+    """An error of the project: its text, its messages from the last cause on, and its place."""
+    chain = [info]
+    while cause := chain[0].cause:
+        chain.insert(0, cause)
+    places = (IN_PROJECT.search(frame) for one in chain for frame in reversed(one.stack))
+    place = next(filter(None, places), None)
+    return {
+        "error": info.to_string(),
+        "messages": [one.message for one in chain],
+        "place": place[0] if place else "",
+    }
 
 
 def main() -> None:

@@ -35,7 +35,10 @@ def states(stack: Stack) -> Iterator[Finding]:
 
 def volumes(stack: Stack) -> Iterator[Finding]:
     """The volumes with the operator's data are there."""
+    remedy = "./stack restore FILE into a new stack, or make up for an empty volume"
     if not stack.services():
+        for volume in health.lost_volumes(stack):
+            yield Finding("volumes", f"{volume} is gone", remedy)
         return
     there = set(docker(*commands.volumes(stack.name)).split())
     mounted = {
@@ -46,8 +49,15 @@ def volumes(stack: Stack) -> Iterator[Finding]:
     }
     for name, volume in stack.config["volumes"].items():
         if name in mounted and volume["name"] not in there:
-            remedy = "./stack restore FILE into a new stack, or make up for an empty volume"
             yield Finding("volumes", f"{volume['name']} is gone", remedy)
+
+
+def backup_keys(stack: Stack) -> Iterator[Finding]:
+    """Backups can be encrypted as the settings say."""
+    try:
+        backups.Backups(stack)
+    except StackError as error:
+        yield Finding("backup", str(error), "correct it in .env")
 
 
 def nightly_backup(stack: Stack) -> Iterator[Finding]:
@@ -149,4 +159,14 @@ def answer(stack: Stack) -> Iterator[Finding]:
         yield Finding("web UI", str(error), "make logs")
 
 
-CHECKS = (volumes, nightly_backup, states, images, memory, certificate, locations, refusals)
+CHECKS = (
+    volumes,
+    backup_keys,
+    nightly_backup,
+    states,
+    images,
+    memory,
+    certificate,
+    locations,
+    refusals,
+)

@@ -33,20 +33,22 @@ def run(stack: Stack, flags: Namespace) -> None:
         known = backups.Backups(stack).volumes
         backup.volumes = {name: f"{copy.name}_{name}" for name in known}
         backup.build()
-        found = backup.check(file)
-        backup.refuse_unknown(file, found)
-        if docker(*commands.volumes(name)).split() and not checks.is_being_restored(copy):
-            raise StackError(f"there is a stack {name}, which a verification would delete")
-        docker(*commands.create_volume(name, checks.RESTORING))
         try:
-            down.stop(copy, volumes=True)
-            backup.empty()
-            say(f"restoring into the stack {copy.name}")
-            backup.fill(file, found)
+            found = backup.check(file)
+            backup.refuse_unknown(file, found)
+            if docker(*commands.volumes(name)).split() and not checks.is_being_restored(copy):
+                raise StackError(f"there is a stack {name}, which a verification would delete")
+            docker(*commands.create_volume(name, checks.RESTORING))
+            try:
+                down.stop(copy, volumes=True)
+                backup.empty()
+                say(f"restoring into the stack {copy.name}")
+                backup.fill(file, found)
+            finally:
+                down.stop(copy, volumes=True)
+                backup.empty()
+                docker("volume", "rm", checks.mark(copy))
         finally:
-            down.stop(copy, volumes=True)
-            backup.empty()
-            docker("volume", "rm", checks.mark(copy))
             docker("image", "rm", *backup.images())
     rows = sum(count for count, _ in found["tables"].values())
     tables, files = len(found["tables"]), found["files"]

@@ -45,6 +45,11 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 def _images(stack: Stack) -> list[str]:
     """This stack's images, also those that later builds have replaced. Tags of yours stay."""
-    listed = [line.split() for line in docker(*commands.images(stack.name)).splitlines()]
-    tagged = {name for name, _ in listed if name.endswith(":current")}
+    # Also what a deploy or a `backup-verify` that was killed has left.
+    listed = [
+        line.split()
+        for name in (stack.name, f"{stack.name}-verify")
+        for line in docker(*commands.images(name)).splitlines()
+    ]
+    tagged = {name for name, _ in listed if name.endswith((":current", ":candidate"))}
     return sorted(tagged | {image for name, image in listed if name == "<none>:<none>"})

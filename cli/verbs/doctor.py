@@ -32,7 +32,8 @@ def run(stack: Stack, flags: Namespace) -> None:
             print(_in(RED, f"{number}. {one.part}: {one.what}"))
             say(f"   {one.remedy}")
     if found:
-        raise StackError(f"{len(found)} findings; begin with the first")
+        count = f"{len(found)} findings; begin with the first" if found[1:] else "1 finding"
+        raise StackError(count)
     if not flags.json:
         print(_in(GREEN, "Nothing is wrong."))
 
@@ -55,7 +56,7 @@ def examine(stack: Stack) -> list[Finding]:
     if silent:
         # What is found already is usually why.
         return found or silent
-    for check in runs.CHECKS:
+    for check in (*runs.CHECKS, engine.other_stacks):
         found += _of(check, stack)
     return found
 

@@ -22,7 +22,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     if machine.returncode:
         raise StackError("this machine is not ready: the reason is above")
     checks.refuse(stack)
-    was_there = bool(stack.services())
+    was_there, lost = bool(stack.services()), health.lost_volumes(stack)
     say("building images (a minute the first time, a second when nothing has changed)")
     failed = builds.build(stack)
     outdated.remove_services(stack)
@@ -52,6 +52,8 @@ def run(stack: Stack, flags: Namespace) -> None:
             f"warning: published on {address} without TLS: the network between a browser and this"
             " machine can read the password; set DOMAIN, or put a proxy with TLS in front"
         )
+    for volume in lost:
+        note(f"warning: {volume} was gone and is empty now (docs/how-to/back-up.md)")
     for line in [*health.not_served(stack), *health.unset_variables(stack)]:
         note(f"warning: {line}")
     errors = [f"code location {name}: {why}" for name, why in failed.items()]

@@ -20,6 +20,7 @@ alone, and Dagster has no backup.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -203,12 +204,17 @@ def members() -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None, tarfile.TarFi
     """
     count = 0
     try:
-        with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as archive:
+        # Unlike tarfile's own, it checks the end of the stream, and refuses what comes after.
+        stream = gzip.GzipFile(fileobj=sys.stdin.buffer)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 if not count and member.name != MANIFEST:
                     raise Refused("it is not a backup of a stack")
                 count += 1
                 yield member, archive.extractfile(member) if member.isreg() else None, archive
+        while block := stream.read(BLOCK):
+            if block.strip(b"\0"):
+                raise Refused("it is damaged: something comes after its end")
     except (*DAMAGED, OSError) as error:
         kind = "is damaged or cut off" if count else "is not a backup of a stack, or is damaged"
         raise Refused(f"it {kind} ({error})") from None

@@ -136,6 +136,8 @@ def test_a_backup_is_verified_row_by_row_and_nothing_is_left_of_the_copy(
     for kind in ("volume", "network"):
         assert f"{original.name}-verify" not in docker(kind, "ls")
     assert f"{original.name}-verify" not in docker("ps", "--all")
+    assert original.verb("backup-verify", "/etc/hostname").returncode == 1
+    assert f"{original.name}-verify" not in docker("image", "ls")
 
 
 def changed(file, out, change):
@@ -209,6 +211,8 @@ def damaged(folder, encrypted, plain):
         made("flipped", bytes(flipped)): "age: error",
         made("cut_clear", clear[: len(clear) // 2]): "cut off",
         made("flipped_clear", bytes(flipped_clear)): "damaged|cut off",
+        made("longer", clear + b"something\n"): "damaged",
+        made("twice", clear * 2): "damaged",
         made("text", b"This is not a backup.\n" * 100): "not a backup",
         made("gzip", gzip.compress(b"not a tar archive" * 1000)): "not a backup",
         folder / "other.tgz": "not a backup",

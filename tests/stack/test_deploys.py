@@ -178,7 +178,15 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("import no_such_package\n", "does not load: .*no_such_package"),
+        (
+            "import no_such_package\n",
+            r'does not load: .*no_such_package.* \(File "/opt/code/.*of_deploys.py", line 1\)',
+        ),
+        pytest.param(
+            "import os\nos._exit(3)\n",
+            "does not load: the code ended its process with exit status",
+            marks=pytest.mark.whole,
+        ),
         pytest.param(
             "def broken(:\n",
             r'does not load: SyntaxError: .* \(File ".*/triggers_of_deploys.py", line 1\)',

@@ -253,6 +253,24 @@ def test_two_code_servers_are_named(stack):
     assert wait_until(stack.is_healthy, "the stack to be healthy again")
 
 
+def test_what_a_deploy_that_was_killed_has_left_is_named_and_not_taken_for_the_live_server(stack):
+    live = stack.services()["code_location"]
+    left = stack.compose("run", "--detach", "--no-deps", "code_location").stdout.strip()
+    try:
+        interrupted = "code_location: a deploy goes on, or was interrupted: make deploy"
+        assert interrupted in findings(stack)
+        assert stack.services()["code_location"]["ID"] == live["ID"]
+    finally:
+        docker("rm", "--force", left)
+
+
+def test_a_file_with_keys_that_cannot_be_used_is_named(stack, tmp_path):
+    empty = tmp_path / "keys"
+    empty.touch()
+    said = f"backup: BACKUP_KEYS {empty}: there is no such file, or its first line is empty"
+    assert said in findings(stack, BACKUP_KEYS=str(empty))
+
+
 def test_a_restore_that_was_interrupted_is_named(stack):
     volume = f"{stack.name}_restoring"
     docker("volume", "create", f"--label=com.docker.compose.project={stack.name}", volume)
