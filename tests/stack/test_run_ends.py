@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+import yaml
 
 from support.cli import docker
 from support.harness import wait_until
@@ -134,3 +135,44 @@ def test_a_step_that_ignores_signals_is_killed_and_its_run_canceled_within_a_pol
     assert "After 30 s it is killed (stop_timeout in dagster.yaml)" in stack.said_of(run)
     # 30 s until the signal that cannot be ignored, and one poll. cancel_timeout_seconds is 60.
     assert stack.finished(run, seconds=50) == "CANCELED"
+
+
+SLOW = """import sys
+import time
+
+import dagster as dg
+
+if "execute_run" in sys.orig_argv:
+    time.sleep(90)
+
+
+@dg.op
+def nothing(): ...
+
+
+@dg.job
+def slow_to_start():
+    nothing()
+"""
+
+
+@pytest.mark.whole
+def test_a_run_that_takes_too_long_to_start_has_ended_before_it_is_launched_again(new_stack):
+    made = new_stack("late")
+    file = made.root / "dagster.yaml"
+    instance = yaml.safe_load(file.read_text())
+    instance["run_monitoring"]["start_timeout_seconds"] = 15
+    instance["run_launcher"]["config"]["warm_containers"] = 0
+    file.write_text(yaml.safe_dump(instance))
+    (made.root / "code_location/src/code_location/defs/slow.py").write_text(SLOW)
+    done = made.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    run = made.launch("slow_to_start")
+    assert made.finished(run) == "FAILURE"
+    assert "taking longer than 15 seconds to start" in made.said_of(run)
+    (again,) = wait_until(lambda: made.retries_of(run), "a second attempt")
+    wait_until(lambda: again in made.run_containers(), "its container")
+    first, second = (made.inspect(made.run_containers()[one])["State"] for one in (run, again))
+    assert not first["Running"]
+    assert first["FinishedAt"] < second["StartedAt"]
+    made.terminate(again)
