@@ -161,8 +161,7 @@ class Stack:
 
     def services(self) -> dict[str, dict[str, Any]]:
         """The state of each service's container, by service, from `docker compose ps`."""
-        listing = self.compose("ps", "--all", "--format", "json").stdout.splitlines()
-        rows = map(json.loads, listing)  # also of `docker compose run`
+        rows = map(json.loads, self.compose("ps", "--all", "--format", "json").stdout.splitlines())
         return {row["Service"]: row for row in rows if commands.ONE_OFF not in row["Labels"]}
 
     def run_containers(self, *, running_only: bool = False) -> dict[str, str]:
