@@ -151,6 +151,7 @@ def test_the_sensors_are_listed(page):
         expect(page.get_by_role("link", name=f"sensors {sensor}")).to_be_visible()
 
 
+@pytest.mark.whole
 def test_a_sensor_evaluates_until_it_is_switched_off(page):
     with switched_on(page, "inbox_files"):
         # The daemon looks at sensors that were just switched on within half a minute.

@@ -110,6 +110,7 @@ def test_a_changed_file_of_your_code_restarts_its_code_server_only_and_a_broken_
         wait_until(stack.is_healthy, "the whole stack")
 
 
+@pytest.mark.whole
 def test_a_first_start_without_addresses_leaves_no_network_and_says_where_the_cure_is(new_stack):
     """Two networks of the same addresses fail as the last ones of a machine do."""
     stack = new_stack("addresses")

@@ -149,6 +149,7 @@ def test_a_code_server_s_hostile_context_fails_its_runs_and_nothing_is_made(
     assert_refused(stack, stack.launch("process_numbers"), reason)
 
 
+@pytest.mark.whole
 def test_a_code_server_s_runs_may_have_less_than_dagster_yaml_gives(stack, served_with):
     served_with({"container_kwargs": {"mem_limit": "512m", "nano_cpus": 500_000_000}})
     run = stack.run("process_numbers")

@@ -50,8 +50,13 @@ GONE = {(404, "there is no such log"), (200, '{"data":{"capturedLogs":{"stdout":
 SAID = {(200, "said\n"), (200, '{"data":{"capturedLogs":{"stdout":"said\\n"}}}')}
 
 
-@pytest.mark.parametrize("user", [OPERATOR, "viewer"])
-@pytest.mark.parametrize("reads", [1000, pytest.param(10_000, marks=pytest.mark.whole)])
+@pytest.mark.parametrize(
+    ("reads", "user"),
+    [
+        (1000, OPERATOR),
+        *(pytest.param(10_000, user, marks=pytest.mark.whole) for user in (OPERATOR, "viewer")),
+    ],
+)
 def test_no_read_shows_a_file_that_is_swapped_in_while_it_reads(stack, user, reads):
     with attacker(stack, "swap") as swapper:
         wait_until(lambda: read(stack, AT_ONCE, user) & SAID, "the log")

@@ -99,6 +99,7 @@ def test_many_who_subscribe_to_a_run_with_large_events_and_do_not_read(stack, la
     subscribed(stack, RUN_LOGS % large_run, [OPERATOR, "viewer"] * 4, 1, 0)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("nothing_dies")
 @pytest.mark.parametrize("user", USERS)
 def test_many_readers_of_a_sparse_log(stack, user):

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from support.harness import wait_until
 
 SCHEDULE = "every_minute_nothing"
@@ -17,6 +19,7 @@ TICKS = """query Ticks($which: InstigationSelector!) { instigationStateOrError(
 SWITCH_OFF = "mutation Off($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
 
 
+@pytest.mark.whole
 def test_the_last_five_due_ticks_are_launched_and_the_others_are_counted_on_its_page(stack):
     stack.compose("stop", "daemon")
     state = None

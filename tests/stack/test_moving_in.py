@@ -225,6 +225,7 @@ def test_it_moves_in_with_docker_compose_alone(new_stack, tmp_path):
     stack.run("everything", location="their-shop")
 
 
+@pytest.mark.whole
 def test_a_new_location_s_name_is_refused_when_it_is_taken_or_cannot_be_used(new_stack):
     stack = new_stack("names")
     for name, said in (

@@ -161,6 +161,7 @@ def test_code_can_take_no_run_that_was_not_handed_to_its_container(stack, warm):
     assert waiting(stack) == warm
 
 
+@pytest.mark.whole
 def test_an_upgrade_adds_what_the_table_of_an_earlier_version_lacks(stack, warm):
     stack.sql("ALTER TABLE warm_containers DROP COLUMN runs_left, DROP COLUMN free_since")
     stack.compose("run", "--rm", "migrate")

@@ -35,12 +35,14 @@ def test_the_queue_needs_no_poll_also_after_postgres_has_ended_its_connection(po
     stack.run("talk")
 
 
+@pytest.mark.whole
 def test_a_run_that_waits_for_a_place_is_launched_when_another_ends(polled_each_hour):
     stack = polled_each_hour
     runs = [stack.launch("talk") for _ in range(6)]
     assert {stack.finished(run) for run in runs} == {"SUCCESS"}
 
 
+@pytest.mark.whole
 def test_a_run_that_waits_for_a_pool_is_launched_when_a_step_leaves_it(polled_each_hour):
     stack = polled_each_hour
     stack.graphql(LIMIT, key="one_place", limit=1)
