@@ -77,7 +77,7 @@ def built(stack: Stack, candidate: Stack, service: str) -> Contents:
         deploys.wait_until_healthy(server)
         name = docker("inspect", "--format", "{{.Name}}", server).strip().lstrip("/")
         ask = "exec", "--no-TTY", "webserver", "python", "-m", MODULE, name
-        found: dict[str, Any] = json.loads(stack.compose(*ask).stdout)
+        found: dict[str, Any] = json.loads(stack.compose(*ask).stdout.splitlines()[-1])
     finally:
         docker("rm", "--force", server)
     if "error" in found:

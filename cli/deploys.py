@@ -83,7 +83,7 @@ def wait_until_healthy(server: str) -> None:
     while (now := docker("inspect", "--format", state, server).strip()) != "running healthy":
         if now == "running":  # it has no health check
             return
-        if not now.startswith(("created", "running starting")):
+        if not now.startswith(("created", "running")):
             said = subprocess.run(
                 ["docker", "logs", server], check=False, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

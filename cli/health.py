@@ -11,9 +11,9 @@ from cli import commands, dotenv
 from cli.client import LOCATIONS, REPOSITORIES, VARIABLES
 from cli.stack import Stack, docker
 
-# What the health checks of two services say (control_plane/probe.py, postgres/is_healthy.sh).
-# What no start can make again, and every stack has.
+# The volumes that no start can make again, and that every stack has.
 DATA = "postgres-data", "io-storage", "compute-logs", "inbox"
+# What the health checks of two services say (control_plane/probe.py, postgres/is_healthy.sh).
 DISK_FULL, CHECK_DISKS = "the disk is full", ("daemon", "postgres")
 # The mark of parts/backup/nightly.sh.
 BACKUP_FAILED = "exec", "--no-TTY", "backup", "test", "-e", "/scratch/failed"

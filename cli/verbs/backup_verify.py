@@ -32,12 +32,12 @@ def run(stack: Stack, flags: Namespace) -> None:
         backup = backups.Backups(copy, passphrase=flags.passphrase, key=flags.key)
         known = backups.Backups(stack).volumes
         backup.volumes = {name: f"{copy.name}_{name}" for name in known}
+        if docker(*commands.volumes(name)).split() and not checks.is_being_restored(copy):
+            raise StackError(f"there is a stack {name}, which a verification would delete")
         backup.build()
         try:
             found = backup.check(file)
             backup.refuse_unknown(file, found)
-            if docker(*commands.volumes(name)).split() and not checks.is_being_restored(copy):
-                raise StackError(f"there is a stack {name}, which a verification would delete")
             docker(*commands.create_volume(name, checks.RESTORING))
             try:
                 down.stop(copy, volumes=True)

@@ -45,11 +45,11 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 def _images(stack: Stack) -> list[str]:
     """This stack's images, also those that later builds have replaced. Tags of yours stay."""
-    # Also what a deploy or a `backup-verify` that was killed has left.
-    listed = [
-        line.split()
-        for name in (stack.name, f"{stack.name}-verify")
-        for line in docker(*commands.images(name)).splitlines()
-    ]
+    # Also what a deploy, or a `backup-verify` that was killed, has left. A stack of that name is
+    # somebody's if it has volumes.
+    copy = f"{stack.name}-verify"
+    names = [stack.name, *([] if docker(*commands.volumes(copy)).split() else [copy])]
+    lines = [line for name in names for line in docker(*commands.images(name)).splitlines()]
+    listed = [line.split() for line in lines]
     tagged = {name for name, _ in listed if name.endswith((":current", ":candidate"))}
     return sorted(tagged | {image for name, image in listed if name == "<none>:<none>"})
