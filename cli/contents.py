@@ -78,6 +78,11 @@ def built(stack: Stack, candidate: Stack, service: str) -> Contents:
         name = docker("inspect", "--format", "{{.Name}}", server).strip().lstrip("/")
         ask = "exec", "--no-TTY", "webserver", "python", "-m", MODULE, name
         found: dict[str, Any] = json.loads(stack.compose(*ask).stdout.splitlines()[-1])
+    except StackError as error:
+        if f"No module named {MODULE}" in str(error):  # after `git pull`
+            raise StackError("the web server has an earlier version: make up first") from None
+        deploys.wait_until_healthy(server)  # if it ended when it was asked, this says so
+        raise
     finally:
         docker("rm", "--force", server)
     if "error" in found:
