@@ -27,10 +27,10 @@ from dagster._core.storage.dagster_run import DagsterRun, RunsFilter
 from dagster._core.storage.tags import DOCKER_IMAGE_TAG
 from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from dagster_postgres import PostgresRunStorage
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
-from control_plane.guard.policy import JOB_LABEL, RUN_LABEL, WAIT_FOR_RUN
+from control_plane.guard.policy import JOB_LABEL, RUN_LABEL, TOO_MANY, WAIT_FOR_RUN
 from control_plane.launcher.shapes import JOB, Shape
 
 # So long a container may need to answer.
@@ -269,7 +269,7 @@ class WarmContainers:
 
     def _fill(self) -> bool:
         """Makes what is missing, one by one; returns whether nothing is missing."""
-        for shape in list(self.wanted.values()):
+        for key, shape in list(self.wanted.items()):
             while self._sql(IDLE, fits=shape.fits)[0][0] < self.size:
                 if self._is_busy():
                     return False
@@ -280,6 +280,8 @@ class WarmContainers:
                         self._make(shape).start()
                     except (DockerException, RequestException) as error:
                         logger.warning("no warm container of %s: %s", shape.service, error)
+                        if _is_refused(error):  # as its run was
+                            self.wanted.pop(key, None)
                         break
         return True
 
@@ -336,6 +338,11 @@ class WarmContainers:
             arguments=run and shape.like,
         )
         return container
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether the same request would be answered in the same way, by guard or engine."""
+    return isinstance(error, APIError) and error.is_client_error() and TOO_MANY not in str(error)
 
 
 def _is_running(engine: Any, container: str) -> bool:  # noqa: ANN401 # the SDK has no types

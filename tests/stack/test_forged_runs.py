@@ -101,9 +101,9 @@ def forged(stack, finished_run):
     return {name: forge(stack, finished_run, context) for name, context in contexts.items()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def served_with(stack):
-    """Starts the code server anew with a container context; in the end, without."""
+    """Starts the code server anew with a container context; after the test, without."""
 
     def serve(context):
         environment = {"DAGSTER_CONTAINER_CONTEXT": json.dumps({"docker": context})}
