@@ -25,6 +25,7 @@ from cli.verbs import (
     down,
     location,
     logs,
+    move_to_store,
     restore,
     rollback,
     rotate,
@@ -40,8 +41,8 @@ from cli.verbs import (
 # In the order in which an operator needs them.
 VERBS: tuple[ModuleType, ...] = (
     demo, up, watch, deploy, rollback, deploys, location, status, doctor, credentials, logs,
-    secret, rotate, run_step, sizes, dagster, backup, backup_verify, restore, upgrade, down,
-    destroy,
+    secret, rotate, run_step, sizes, dagster, backup, backup_verify, restore, move_to_store,
+    upgrade, down, destroy,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cli import commands, dotenv, values
+from cli import commands, dotenv, store, values
 from cli.errors import StackError
 from cli.output import note
 from cli.stack import Stack, docker
@@ -74,6 +74,7 @@ def refuse_missing_files(stack: Stack) -> None:
     for name, secret in stack.with_all_profiles.config["secrets"].items():
         if not Path(secret["file"]).is_file() and secret["file"] != os.devnull:
             raise StackError(f"{name.upper()}={secret['file']}: there is no such file")
+    store.refuse_without_config(stack)
     if not stack.code.is_dir():
         raise StackError(f"CODE={stack.code}: there is no such folder")
     volumes: list[dict[str, str]] = stack.config["services"]["guard"]["volumes"]

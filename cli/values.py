@@ -46,6 +46,7 @@ FORMS = {
     "BACKUP_AT": (r"([01]?\d|2[0-3]):[0-5]\d", "a time such as 03:00"),
     "BACKUP_KEEP": (r"[1-9]\d*", "a number from 1"),
     "LOST_TICKS": ("launch-late|show", "launch-late or show"),
+    "STORE": ("s3", "s3, or leave it out"),
     "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }
 

@@ -13,6 +13,8 @@ from typing import cast
 from dagster import DagsterInstance
 from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
 
+from control_plane.code_server import object_store
+
 POSTGRES = Path(__file__).parent / "postgres"
 
 
@@ -23,6 +25,7 @@ def main() -> None:
             # Dagster builds both on first use. This checks their settings now.
             _ = instance.run_launcher
             _ = instance.run_coordinator
+            refuse_other_store(instance)
             runs = cast("PostgresRunStorage", instance.run_storage)
             refuse_half_restored(runs)
             # Creates missing tables. With the setting in dagster.yaml no other role tries to.
@@ -40,6 +43,14 @@ def main() -> None:
     except Exception as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         sys.exit(f"migrate: refused, nothing else was started: {reason}")
+
+
+def refuse_other_store(instance: DagsterInstance) -> None:
+    """Raises an error when the images were built for another STORE, or its settings are wrong."""
+    logs = instance.get_ref().compute_logs_data
+    is_built_for_store = logs.module_name == object_store.LOG_MANAGER["module"]
+    if is_built_for_store != bool(object_store.configured()):
+        raise RuntimeError("STORE in .env is not what the images were built with: make up")
 
 
 def refuse_half_restored(runs: PostgresRunStorage) -> None:

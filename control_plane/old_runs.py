@@ -21,6 +21,7 @@ from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 from sqlalchemy import TextClause, text
 
+from control_plane.code_server import object_store
 from control_plane.guard.policy import RUN_ID
 
 # In one round, a minute: 144,000 a day.
@@ -127,6 +128,9 @@ class OldRuns:
             outputs = Path(self.instance.storage_directory()) / run_id
             if outputs.is_dir():
                 shutil.rmtree(outputs)
+            store = object_store.configured()
+            if store:
+                store.delete_below(object_store.OUTPUTS, run_id)
         except Exception:  # of any kind of store
             logger.exception("the files of run %s cannot be deleted, and it stays", run_id)
             return False

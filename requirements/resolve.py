@@ -18,6 +18,8 @@ from typing import Any
 HERE = Path(__file__).parent
 # What the code server and the run containers need, whatever the project asks for.
 NEEDED = ["dagster", "dagster-docker", "dagster-postgres", "psycopg2-binary", "sqlalchemy<2.1"]
+# With STORE=s3 also this.
+FOR_STORE = ["dagster-aws"] * (os.environ.get("STORE") == "s3")
 # The version of Dagster that a requirement asks for.
 VERSION = re.compile(r"^\s*(dagster[\w-]*(?:\[[^\]]*\])?)\s*[=<>!~][^;]*", re.IGNORECASE)
 PIN = re.compile(r"^(dagster[a-z0-9-]*)==(\S+)", re.MULTILINE)
@@ -30,12 +32,12 @@ def resolve(uv: str, manifests: Path, result: Path) -> str:
     listed = plain.read_text() if plain.is_file() else ""
     pins = dict(PIN.findall(listed))
     fits = all(platform.get(name, version) == version for name, version in pins.items())
-    if "--hash=" in listed and "dagster-postgres" in pins and fits:
+    if "--hash=" in listed and {"dagster-postgres", *FOR_STORE} <= pins.keys() and fits:
         result.write_text(listed)
         return ""
     constraints, needed = result.with_suffix(".constraints"), result.with_suffix(".in")
     constraints.write_text("\n".join(f"{name}=={version}" for name, version in platform.items()))
-    needed.write_text("\n".join(NEEDED))
+    needed.write_text("\n".join([*NEEDED, *FOR_STORE]))
     sources = [needed]
     table, reason = _project(project)
     if reason:
@@ -52,7 +54,9 @@ def resolve(uv: str, manifests: Path, result: Path) -> str:
             return (
                 "CODE_DAGSTER_PIN=ignore needs the dependencies in [project], not in [tool.poetry]"
             )
-        needed.write_text("\n".join([*NEEDED, *(VERSION.sub(r"\1", line) for line in asked)]))
+        needed.write_text(
+            "\n".join([*NEEDED, *FOR_STORE, *(VERSION.sub(r"\1", line) for line in asked)])
+        )
         sources = [needed]
     command = [
         uv, "pip", "compile", "--quiet", "--generate-hashes", "--no-emit-index-url",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, cast
 
-from cli import backups, commands, health
+from cli import backups, commands, health, store
 from cli.doctor import Finding
 from cli.errors import StackError
 from cli.stack import Stack, docker
@@ -131,6 +131,16 @@ def refusals(stack: Stack) -> Iterator[Finding]:
         yield Finding("guard", what, "docker compose logs guard; docs/security.md says why")
 
 
+def object_store(stack: Stack) -> Iterator[Finding]:
+    """The object store takes, gives and deletes objects."""
+    if not store.is_used(stack) or stack.services().get("daemon", {}).get("State") != "running":
+        return
+    try:
+        store.ask(stack, store.CHECK)
+    except StackError as error:
+        yield Finding("object store", str(error), "correct the file STORE_CONFIG, then make up")
+
+
 def certificate(stack: Stack) -> Iterator[Finding]:
     """The certificate of the web UI is valid for some time."""
     endpoint = stack.endpoint
@@ -166,6 +176,7 @@ CHECKS = (
     states,
     images,
     memory,
+    object_store,
     certificate,
     locations,
     refusals,

@@ -72,6 +72,8 @@ class Warm:
         recon_repository_from_origin(self.earlier.job_origin.repository_origin).get_definition()
         self.instance.get_run_by_id(self.earlier.run_id)
         self.instance.get_records_for_run(self.earlier.run_id, limit=1)
+        # Dagster imports it at its first use.
+        _ = self.instance.compute_log_manager
         # As in bin/dagster.
         gc.collect()
         gc.freeze()

@@ -19,6 +19,18 @@ if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
     exit 1
 fi
 
+case "${STORE:-}" in
+    "") ;;
+    s3) [ -s /run/secrets/store_config ] || {
+        echo "prepare: refused, nothing was touched: STORE=s3 needs STORE_CONFIG, the file with the bucket and its access key" >&2
+        exit 1
+    } ;;
+    *)
+        echo "prepare: refused, nothing was touched: STORE=$STORE cannot be used: use s3, or leave it out" >&2
+        exit 1
+        ;;
+esac
+
 new_password() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n='; }
 write() { # arguments: file, owner; stdin: content. Replaces the file atomically.
     install --mode 0600 --owner "$2" --group "$2" /dev/stdin "$1.new"
@@ -66,6 +78,15 @@ for role in $ROLES; do
 done
 # For the health check.
 pgpass viewer | write "$SERVER_DIR/pgpass" postgres
+# The object store of STORE=s3, and the authorities that may sign for it (code_server/object_store.py).
+for role in $ROLES; do
+    if [ -n "${STORE:-}" ]; then
+        write "$CLIENT_DIR/$role/store.ini" "$DAGSTER_UID" </run/secrets/store_config
+        write "$CLIENT_DIR/$role/store_authorities.pem" "$DAGSTER_UID" </run/secrets/ca_bundle
+    else
+        rm -f "$CLIENT_DIR/$role"/store*
+    fi
+done
 for user in dagster viewer; do
     [ -s "$SIGN_IN_DIR/$user" ] || new_password | write "$SIGN_IN_DIR/$user" "$DAGSTER_UID"
 done

@@ -4,10 +4,12 @@ The gap: Dagster's LocalComputeLogManager checks the path of a log and then open
 If user code replaces the file by a link in between, the web server reads one of its own files, for
 example its database password. LocalComputeLogManager also reads a file of any size into memory, and
 opens FIFOs and devices. StepLogs reads only beneath the folder of the logs, follows no link in any
-part of the path, opens only regular files, and reads a limited part of them. It never writes. This
-module could be deleted if LocalComputeLogManager did the same.
+part of the path, opens only regular files, and reads a limited part of them. It never writes. With
+STORE=s3 it reads what the folder does not have from the object store. This module could be deleted
+if LocalComputeLogManager did the same.
 """
 
+import logging
 import os
 import stat
 import threading
@@ -15,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, NoReturn, Self
+from typing import IO, Any, NoReturn, Self
 
 from dagster import DagsterInstance
 from dagster._core.storage.compute_log_manager import (
@@ -34,6 +36,9 @@ from dagster._core.storage.local_compute_log_manager import (
 )
 from dagster._utils.security import non_secure_md5_hash_str
 
+from control_plane.code_server import object_store
+from control_plane.code_server.object_store import ObjectStore
+
 # The UI gets this much from the beginning of each stream. It shows 5 MiB and then offers the
 # download.
 MAX_SHOWN_BYTES = 6 * 2**20
@@ -49,9 +54,12 @@ POLL_SECONDS = 1.0
 # memory while its client does not read.
 MAX_SUBSCRIPTIONS = 16
 TOO_MANY = b"Too many logs are open in the web UI. Close some and reload this page.\n"
+UNREADABLE = b"The object store with this log cannot be read now. `make doctor` says why.\n"
 FOLLOW_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: without it, opening a FIFO would block.
 FILE = FOLLOW_NO_LINK | os.O_NONBLOCK | os.O_NOCTTY
+
+logger = logging.getLogger("dagster.webserver.StepLogs")
 
 
 def open_beneath(folder: Path, parts: Sequence[str]) -> int:
@@ -86,7 +94,7 @@ def open_beneath(folder: Path, parts: Sequence[str]) -> int:
 
 
 class StepLogs(ComputeLogManager[DagsterInstance]):
-    """Shows the logs that a LocalComputeLogManager in other containers writes."""
+    """Shows the logs that a log manager in other containers writes."""
 
     def __init__(self, folder: Path) -> None:
         """Takes the folder of the logs, `base_dir` in dagster.yaml."""
@@ -97,14 +105,14 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
 
     @classmethod
     def replacing(cls, instance: DagsterInstance) -> Self:
-        """Replaces the instance's LocalComputeLogManager, in this process only.
+        """Replaces the instance's log manager, in this process only.
 
         dagster.yaml cannot name this class: user images read that file too, and do not contain it.
         """
         configured = instance.compute_log_manager
-        if not isinstance(configured, LocalComputeLogManager):
+        if not isinstance(configured, _supported()):
             raise TypeError(f"compute_logs in dagster.yaml: {type(configured)} is not supported")
-        data = configured.inst_data
+        data = instance.get_ref().compute_logs_data
         folder: str = data.config_dict["base_dir"] if data else ""
         logs = cls(Path(folder))
         logs.register_instance(instance)
@@ -113,13 +121,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
 
     def open(self, log_key: Sequence[str], extension: str) -> int:
         """Opens one file of a log. Raises OSError if no such file may be read."""
-        if not log_key:
-            raise FileNotFoundError("no log key")
-        *folders, base = log_key
-        name = f"{base}.{extension}"
-        if len(name) > MAX_FILENAME_LENGTH:
-            name = f"{non_secure_md5_hash_str(base.encode())}.{extension}"
-        return open_beneath(self.folder, [*folders, name])
+        return open_beneath(self.folder, _parts(log_key, extension))
 
     def open_chunks(self, log_key: Sequence[str], io_type: ComputeIOType) -> Iterator[bytes] | None:
         """Opens a stream for download.
@@ -128,18 +130,19 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
             The file's present content in chunks, cut off after MAX_DOWNLOAD_BYTES. None if there is
             no such stream.
         """
+        extension = IO_TYPE_EXTENSION[io_type]
         try:
-            opened = self.open(log_key, IO_TYPE_EXTENSION[io_type])
+            return _chunks(self.open(log_key, extension))
         except OSError:
-            return None
-        return _chunks(opened)
+            return self._of_store(None, lambda store, key: store.chunks(key), log_key, extension)
 
     def is_capture_complete(self, log_key: Sequence[str]) -> bool:
         """Whether the step has ended."""
         try:
             os.close(self.open(log_key, "complete"))
         except OSError:
-            return False
+            when = self._of_store(None, lambda store, key: store.modified(key), log_key, "err")
+            return when is not None
         return True
 
     def get_log_data_for_type(
@@ -156,13 +159,38 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         """
         offset = max(offset, 0)
         most = min(max_bytes or MAX_BYTES_AT_ONCE, MAX_BYTES_AT_ONCE, MAX_SHOWN_BYTES - offset)
+        extension = IO_TYPE_EXTENSION[io_type]
         try:
-            opened = self.open(log_key, IO_TYPE_EXTENSION[io_type])
+            opened = self.open(log_key, extension)
         except OSError:
-            return None, offset
+            found = self._of_store(
+                UNREADABLE, lambda store, key: store.read(key, offset, most), log_key, extension
+            )
+            # Whoever follows this log does not get the message again.
+            return found, MAX_SHOWN_BYTES if found is UNREADABLE else offset + len(found or b"")
         with os.fdopen(opened, "rb", buffering=0) as file:
             data = os.pread(file.fileno(), most, offset) if most > 0 else b""
         return data, offset + len(data)
+
+    def _of_store(
+        self,
+        without: Any,  # noqa: ANN401 # what `read` returns
+        read: Callable[[ObjectStore, str], Any],
+        log_key: Sequence[str],
+        extension: str,
+    ) -> Any:  # noqa: ANN401 # what `read` returns
+        """What the object store has, if there is one; `without` if it cannot be read."""
+        try:
+            parts = _parts(log_key, extension)
+            store = object_store.configured()
+            if not store or not all(map(_is_plain_name, parts)):
+                return None
+            return read(store, store.key(object_store.LOGS, *parts))
+        except FileNotFoundError:
+            return None
+        except Exception:
+            logger.exception("the log %s cannot be read from the object store", log_key)
+            return without
 
     def get_log_metadata(self, log_key: Sequence[str]) -> CapturedLogMetadata:
         """The paths of the streams of a log, and the URLs where the UI downloads them."""
@@ -245,6 +273,26 @@ class _OneTooMany(CapturedLogSubscription):
         if observer:
             observer(CapturedLogData(log_key=self.log_key, stdout=TOO_MANY, stderr=TOO_MANY))
         return self
+
+
+def _supported() -> type[ComputeLogManager[DagsterInstance]]:
+    """The log manager that the instance has, by the settings."""
+    if not object_store.configured():
+        return LocalComputeLogManager
+    from control_plane.code_server.kept_in_store import ObjectStoreLogs
+
+    return ObjectStoreLogs
+
+
+def _parts(log_key: Sequence[str], extension: str) -> list[str]:
+    """The folders and the name of a log's file. Raises FileNotFoundError if the key is empty."""
+    if not log_key:
+        raise FileNotFoundError("no log key")
+    *folders, base = log_key
+    name = f"{base}.{extension}"
+    if len(name) > MAX_FILENAME_LENGTH:
+        name = f"{non_secure_md5_hash_str(base.encode())}.{extension}"
+    return [*folders, name]
 
 
 def _chunks(opened: int) -> Iterator[bytes]:

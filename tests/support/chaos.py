@@ -80,14 +80,20 @@ class Traffic(threading.Thread):
         with self.lock:
             self.requests += 1
             number = f"r{self.requests}"
+        goes_on_until = 0
         while True:
             try:
                 # The API may have accepted it, and ended before it said so; or before it was in
-                # the queue. Then it never will be, and the client asks again.
+                # the queue. Then it never will be, and the client asks again. If only the
+                # connection was lost, the API goes on.
                 for run in self.stack.runs_tagged("chaos", number):
-                    made = {"tags": self.stack.tags_of(run["runId"])}
-                    if run["status"] != "NOT_STARTED" and not never_queued(made):
+                    if never_queued({"tags": self.stack.tags_of(run["runId"])}):
+                        continue
+                    if run["status"] != "NOT_STARTED":
                         return number, run["runId"]
+                    if time.monotonic() < goes_on_until:
+                        raise StackError("it may come into the queue")
+                goes_on_until = time.monotonic() + 15
                 return number, self.launch(number, dies, seconds, tags)
             except (StackError, OSError, ValueError):
                 time.sleep(0.5)

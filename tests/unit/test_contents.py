@@ -1,6 +1,10 @@
 """What a deploy says of the definitions that were added and removed."""
 
-from support.cli import contents
+from types import SimpleNamespace
+
+import pytest
+
+from support.cli import StackError, contents
 
 
 def of(*assets):
@@ -15,3 +19,46 @@ def test_of_many_names_the_first_are_shown_each_on_the_same_line():
     assert added == f"assets added: {', '.join(f'a{n:02}' for n in range(20))} and 10 more"
     assert removed == "assets removed: gone"
     assert contents.changes(of(), of("two\nlines")) == ["assets added: two lines"]
+
+
+class Answers:
+    """In the place of a stack: what its web server says when it asks the new code server."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def compose(self, *arguments):
+        if arguments[0] == "exec":
+            raise StackError(f"docker compose exec: {self.said}")
+        return SimpleNamespace(stdout="server\n")
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Asks what a new image defines, where the web server answers so, and the server has ended."""
+    monkeypatch.setattr(contents, "docker", lambda *_: "/server\n")
+    monkeypatch.setattr(contents.deploys, "hand_over", lambda *_: None)
+    healthy = iter([None, StackError("the code ended its process with exit status 3")])
+
+    def wait_until_healthy(_):
+        reason = next(healthy)
+        if reason:
+            raise reason
+
+    monkeypatch.setattr(contents.deploys, "wait_until_healthy", wait_until_healthy)
+
+    def built(said):
+        with pytest.raises(StackError) as refused:
+            contents.built(Answers(said), Answers(said), "code_location")
+        return str(refused.value)
+
+    return built
+
+
+def test_after_git_pull_alone_a_deploy_says_that_make_up_comes_first(ask):
+    said = ask("/opt/dagster/bin/python: No module named control_plane.contents")
+    assert said == "the web server has an earlier version: make up first"
+
+
+def test_of_a_server_that_ends_when_it_is_asked_a_deploy_says_so(ask):
+    assert ask("Socket closed") == "the code ended its process with exit status 3"

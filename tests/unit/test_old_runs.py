@@ -1,5 +1,7 @@
 """Which old runs the daemon deletes, and in which order; what is needed is asked of Postgres."""
 
+from types import SimpleNamespace
+
 import pytest
 from dagster import DagsterInstance, job, op
 
@@ -83,6 +85,14 @@ def test_its_logs_and_stored_outputs_go_as_well(instance, runs, made, tmp_path):
     runs.tidy(later(91))
     assert not list(tmp_path.rglob(run))
     assert list(tmp_path.rglob(other))
+
+
+def test_its_outputs_in_an_object_store_go_as_well(runs, made, monkeypatch):
+    run, deleted = made(), []
+    store = SimpleNamespace(delete_below=lambda *parts: deleted.append(parts))
+    monkeypatch.setattr(old_runs.object_store, "configured", lambda: store)
+    runs.tidy(later(91))
+    assert deleted == [("outputs", run)]
 
 
 def test_a_run_that_is_needed_stays_and_one_that_goes_on_too(instance, runs, made):
