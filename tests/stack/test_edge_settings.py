@@ -169,6 +169,7 @@ def domain(stack, own_certificate):
         yield certificate
 
 
+@pytest.mark.whole
 def test_with_a_domain_and_a_certificate_of_ones_own_it_speaks_https_only(stack, domain):
     response, _ = over_tls(stack, domain)
     assert json.loads(response.text)["data"]["version"]

@@ -120,6 +120,7 @@ def test_the_edge_refuses_the_odd_requests_over_http2_too(stack, launch, own_cer
             assert_held(seen)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("server", ["webserver.ui", "viewer.ui"])
 def test_the_web_server_alone_refuses_every_odd_request(stack, launch, server):
     """But for those that are written as the web UI writes them: whatever the path, they are its."""

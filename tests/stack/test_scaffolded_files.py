@@ -52,12 +52,14 @@ def test_dg_lists_the_file_s_asset_in_the_project(checkout):
     assert "orders" in {asset["asset_key"] for asset in json.loads(done.stdout)["assets"]}
 
 
+@pytest.mark.whole
 def test_dg_checks_the_projects_at_the_root(checkout):
     done = dg(checkout.root, ".", "check", "defs")
     assert done.returncode == 0, done.stderr
     assert "All definitions loaded successfully" in done.stdout
 
 
+@pytest.mark.whole
 def test_dg_names_a_file_that_cannot_be_imported(checkout):
     broken = (checkout.root / SCAFFOLDED).with_name("broken.py")
     broken.write_text("import no_such_module\n")
@@ -67,6 +69,7 @@ def test_dg_names_a_file_that_cannot_be_imported(checkout):
     assert "No module named 'no_such_module'" in done.stdout + done.stderr
 
 
+@pytest.mark.whole
 def test_dg_scaffolds_in_a_project_and_says_so_at_the_root(checkout):
     """dg refuses this in a workspace. When it no longer does, the README can say less."""
     done = dg(checkout.root, ".", "scaffold", "defs", "dagster.asset", "sales/returns.py")
