@@ -36,7 +36,7 @@ AWS_CA_BUNDLE=/no/such/file
 CONFIG = """[default]
 bucket = {bucket}
 aws_access_key_id = key
-aws_secret_access_key = {secret}
+aws_secret_access_key = secret{more}
 endpoint_url = http://store:9000
 """
 SERVER = "mkdir -p /data/kept && exec rclone serve s3 /data --addr :9000 --auth-key key,secret"
@@ -49,8 +49,8 @@ class Kept:
         self.stack, self.config = stack, config
         self.server = f"{stack.name}-store"
 
-    def write_config(self, bucket="kept/here", secret="secret"):  # noqa: S107 # of this test
-        self.config.write_text(CONFIG.format(bucket=bucket, secret=secret))
+    def write_config(self, bucket="kept/here", more=""):
+        self.config.write_text(CONFIG.format(bucket=bucket, more=more))
 
     def start_server(self):
         docker(
@@ -158,7 +158,7 @@ def test_a_step_does_not_fail_because_its_log_cannot_be_stored(kept):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"secret": "wrong"}, "cannot be written to: "),
+        ({"more": "-and-more"}, "cannot be written to: "),
         ({"bucket": "no-such-bucket"}, "the bucket no-such-bucket cannot be written to: "),
     ],
 )

@@ -111,7 +111,7 @@ def test_the_files_under_test_are_not_empty():
     assert len(LOCATIONS) >= 2
     assert len(COMPOSE_FILES) >= 3
     assert len(TRACKED) > 30
-    assert len(LOCKS) == 7
+    assert len(LOCKS) == 8
 
 
 @pytest.mark.parametrize("name", ["PYTHON_IMAGE", "POSTGRES_IMAGE", "CADDY_IMAGE"])
