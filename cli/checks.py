@@ -74,7 +74,7 @@ def refuse_missing_files(stack: Stack) -> None:
     for name, secret in stack.with_all_profiles.config["secrets"].items():
         if not Path(secret["file"]).is_file() and secret["file"] != os.devnull:
             raise StackError(f"{name.upper()}={secret['file']}: there is no such file")
-    store.refuse_without_config(stack)
+    store.refuse_wrong(stack)
     if not stack.code.is_dir():
         raise StackError(f"CODE={stack.code}: there is no such folder")
     volumes: list[dict[str, str]] = stack.config["services"]["guard"]["volumes"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from cli.errors import StackError
 from cli.stack import Stack
+from control_plane.code_server.object_store import BadStore, read_settings
 
 # In the daemon's container.
 CHECK = "control_plane.code_server.object_store", "check"
@@ -18,10 +20,17 @@ def is_used(stack: Stack) -> bool:
     return bool(stack.config["services"]["prepare"]["environment"]["STORE"])
 
 
-def refuse_without_config(stack: Stack) -> None:
-    """Raises StackError when the settings say nothing of where it is."""
-    if is_used(stack) and stack.config["secrets"]["store_config"]["file"] == os.devnull:
+def refuse_wrong(stack: Stack) -> None:
+    """Raises StackError when the settings, or the file, do not say where it is."""
+    if not is_used(stack):
+        return
+    file: str = stack.config["secrets"]["store_config"]["file"]
+    if file == os.devnull:
         raise StackError("STORE=s3 needs STORE_CONFIG, the file with the bucket and its access key")
+    try:
+        read_settings(Path(file).read_text("utf-8", "replace"))
+    except (BadStore, OSError) as error:
+        raise StackError(f"{error} ({file})") from None
 
 
 def ask(stack: Stack, module: Sequence[str]) -> str:

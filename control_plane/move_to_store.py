@@ -10,9 +10,10 @@ import os
 import stat
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster import DagsterInstance
@@ -32,6 +33,9 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 UNFINISHED = ".new"
 # Dagster's mark that a step has ended. The store has logs of ended steps only.
 MARK = ".complete"
+NO_KEY, NO_FILE = "no object can have the name", "no files that can be read"
+# So many names of each reason.
+SHOWN = 10
 # A tick is over in this time: the limit of Dagster's for the answer of a code server is a minute.
 TICK_SECONDS = 300
 
@@ -43,12 +47,14 @@ class Moved:
     Attributes:
         files: How many files.
         size: How many bytes they have.
-        left: How many files stay: of what goes on, and what is no file or has no name for a key.
+        going: How many files stay, because a run or tick goes on.
+        left: What stays for another reason, by the reason.
     """
 
     files: int = 0
     size: int = 0
-    left: int = 0
+    going: int = 0
+    left: dict[str, list[str]] = field(default_factory=lambda: defaultdict[str, list[str]](list))
 
 
 def move(store: ObjectStore, has_ended: Callable[[str], bool | None]) -> Moved:
@@ -59,7 +65,7 @@ def move(store: ObjectStore, has_ended: Callable[[str], bool | None]) -> Moved:
         has_ended: Whether a run has ended, by its ID; None for what is no run.
 
     Raises:
-        Exception: The store refuses one. The files before it have been moved.
+        Exception: The store cannot be reached any more.
     """
     moved = Moved()
     for name, volume in VOLUMES.items():
@@ -72,8 +78,10 @@ def move(store: ObjectStore, has_ended: Callable[[str], bool | None]) -> Moved:
             # A log of no run is of a tick, which says nowhere that it has ended.
             before = time.time() - TICK_SECONDS if name == LOGS and is_over is None else None
             for file in files:
-                if is_over is False or not _is_key(*parts, file):
-                    moved.left += 1
+                if is_over is False:
+                    moved.going += 1
+                elif not _is_key(*parts, file):
+                    moved.left[NO_KEY].append(ascii(file))
                 elif name == LOGS and file.endswith(MARK):
                     os.unlink(file, dir_fd=here)
                 else:
@@ -100,17 +108,24 @@ def _move_one(
     try:
         opened = os.open(file, READ, dir_fd=folder)
     except OSError:
-        moved.left += 1
+        moved.left[NO_FILE].append(ascii(key))
         return
     with os.fdopen(opened, "rb") as source:
         found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode) or (before and found.st_mtime > before):
-            moved.left += 1
+        if not stat.S_ISREG(found.st_mode):
+            moved.left[NO_FILE].append(ascii(key))
             return
-        there_since = store.modified(key)
-        if there_since is None or there_since < found.st_mtime:
-            store.client.upload_fileobj(source, store.settings.bucket, key)
-            moved.files, moved.size = moved.files + 1, moved.size + found.st_size
+        if before and found.st_mtime > before:
+            moved.going += 1
+            return
+        try:
+            there_since = store.modified(key)
+            if there_since is None or there_since < found.st_mtime:
+                store.client.upload_fileobj(source, store.settings.bucket, key)
+                moved.files, moved.size = moved.files + 1, moved.size + found.st_size
+        except store.client.exceptions.ClientError as error:  # not one of the network
+            moved.left[f"the store refuses: {error}"].append(ascii(key))
+            return
     os.unlink(file, dir_fd=folder)
 
 
@@ -129,11 +144,15 @@ def main() -> None:
     except BadStore as error:
         sys.exit(f"object store: {error}")
     except Exception as error:  # of the network, of the server
-        sys.exit(f"object store: not all is moved, the same command goes on: {error}")
+        said = " ".join(str(error).split())
+        sys.exit(f"object store: not all is moved, the same command goes on: {said}")
     bucket, mib = store.settings.bucket, moved.size / 2**20
     print(f"moved {moved.files} files, {mib:.1f} MiB, to the bucket {bucket}")
-    if moved.left:
-        print(f"{moved.left} files stay, of runs in progress for example: the same command, later")
+    if moved.going:
+        print(f"{moved.going} files of runs or ticks in progress stay: the same command, later")
+    for reason, names in moved.left.items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        print(f"{len(names)} stay, {' '.join(reason.split())}: {', '.join(names[:SHOWN])}{more}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,11 @@ from dagster._core.storage.local_compute_log_manager import (
     IO_TYPE_EXTENSION,
     LocalComputeLogManager,
 )
-from dagster._core.storage.upath_io_manager import UPathIOManager
+from dagster._core.storage.upath_io_manager import (
+    UPathIOManager,
+    escape_dotdot_segments,
+    escape_leading_slash,
+)
 from dagster._serdes import ConfigurableClassData
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_aws.s3.io_manager import PickledObjectS3IOManager
@@ -53,6 +57,10 @@ class StoredOutputs(PickledObjectS3IOManager):
     def get_op_output_relative_path(self, context: InputContext | OutputContext) -> UPath:
         """As in the volume."""
         return UPathIOManager.get_op_output_relative_path(self, context)
+
+    def make_safe_partition_path(self, base_path: UPath, partition: str) -> UPath:
+        """As in the volume, where `..` cannot be the name of a file."""
+        return base_path / escape_dotdot_segments(escape_leading_slash(partition))
 
     def load_from_path(self, context: InputContext, path: UPath) -> Any:  # noqa: ANN401 # any value
         """Raises FileNotFoundError when neither the store nor the volume has it."""

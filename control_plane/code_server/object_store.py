@@ -28,12 +28,18 @@ AUTHORITIES = FILE.with_name("store_authorities.pem")
 SECTION = "default"
 NEEDED = ("bucket", "aws_access_key_id", "aws_secret_access_key")
 KNOWN = (*NEEDED, "region", "endpoint_url")
+# In quotes, a value would be sent with them.
+KEY = r"(?![\"'])[!-~]+"
+FORMS = {"aws_access_key_id": KEY, "aws_secret_access_key": KEY, "region": "[a-z0-9-]*"}
+REPEATED = configparser.DuplicateOptionError, configparser.DuplicateSectionError
 # In the bucket, with the same names below them as in the volumes.
 OUTPUTS, LOGS = "outputs", "compute-logs"
 VOLUMES = {OUTPUTS: Path("/var/lib/dagster/storage"), LOGS: Path("/var/lib/dagster/compute-logs")}
 # What dagster.yaml of the image has for compute_logs.
 LOG_MANAGER = {"module": "control_plane.code_server.kept_in_store", "class": "ObjectStoreLogs"}
-CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 60, 4
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 30, 4
+# For what somebody waits for who would rather be told.
+SOON_SECONDS = 5
 CHUNK_BYTES = 256 * 1024
 
 
@@ -70,9 +76,14 @@ def read_settings(text: str) -> Settings:
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(text)
+        parser.read_string(text.removeprefix("\ufeff"))
     except configparser.Error as error:
-        raise BadStore(f"STORE_CONFIG cannot be read: {' '.join(str(error).split())}") from None
+        # Not its text: that is the line, which may be the key.
+        found = getattr(error, "lineno", None) or getattr(error, "errors", [("?",)])[0][0]
+        what = (
+            "repeats a name" if isinstance(error, REPEATED) else "is no [section] or name = value"
+        )
+        raise BadStore(f"STORE_CONFIG cannot be read: line {found} {what}") from None
     if not parser.has_section(SECTION):
         raise BadStore(f"STORE_CONFIG has no section [{SECTION}]")
     found = {name: value.strip() for name, value in parser.items(SECTION)}
@@ -84,9 +95,15 @@ def read_settings(text: str) -> Settings:
         raise BadStore(f"STORE_CONFIG lacks {', '.join(missing)}")
     endpoint = found.get("endpoint_url") or None
     if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise BadStore(f"STORE_CONFIG has endpoint_url={endpoint}: it begins with https://")
+        raise BadStore(
+            f"STORE_CONFIG has endpoint_url={endpoint}: it must begin with https:// or http://"
+        )
+    for name, form in FORMS.items():
+        if name in found and not re.fullmatch(form, found[name]):
+            raise BadStore(f"STORE_CONFIG has a value for {name} that cannot be one")
     bucket, _, folder = found["bucket"].removeprefix("s3://").strip("/").partition("/")
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
+    names = folder.strip("/").split("/") if folder else []
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket) or {"", ".", ".."} & {*names}:
         raise BadStore(f"STORE_CONFIG has bucket={found['bucket']}: use NAME or NAME/FOLDER")
     return Settings(
         bucket,
@@ -101,9 +118,14 @@ def read_settings(text: str) -> Settings:
 class ObjectStore:
     """The bucket of this stack."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Connects to nothing yet."""
-        self.settings = settings
+    def __init__(self, settings: Settings, *, soon: bool = False) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            settings: Where it is.
+            soon: Whether an error is better than a late answer.
+        """
+        self.settings, self.soon = settings, soon
 
     @functools.cached_property
     def client(self) -> Any:  # noqa: ANN401 # boto3 has no types
@@ -133,9 +155,9 @@ class ObjectStore:
             endpoint_url=settings.endpoint,
             verify=str(AUTHORITIES) if has_authorities else True,
             config=config.Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                connect_timeout=SOON_SECONDS if self.soon else CONNECT_SECONDS,
+                read_timeout=SOON_SECONDS if self.soon else READ_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": 1 if self.soon else ATTEMPTS},
                 ignore_configured_endpoint_urls=True,
                 # As servers that are not AWS's need it.
                 request_checksum_calculation="when_required",
@@ -222,8 +244,11 @@ class ObjectStore:
             raise
 
 
-def configured() -> ObjectStore | None:
+def configured(*, soon: bool = False) -> ObjectStore | None:
     """The store that this stack keeps outputs and step logs in; None if volumes have them.
+
+    Args:
+        soon: Whether an error is better than a late answer.
 
     Raises:
         BadStore: The settings cannot be used.
@@ -233,22 +258,25 @@ def configured() -> ObjectStore | None:
     except FileNotFoundError:
         return None
     # A process that is forked has connections of its own.
-    return _configured(changed_at, os.getpid())
+    return _configured(changed_at, os.getpid(), soon)
 
 
-@functools.lru_cache(maxsize=1)
-def _configured(changed_at: int, process: int) -> ObjectStore:
+@functools.lru_cache(maxsize=2)
+def _configured(changed_at: int, process: int, soon: bool) -> ObjectStore:
     del changed_at, process
-    return ObjectStore(read_settings(FILE.read_text("utf-8", "replace")))
+    return ObjectStore(read_settings(FILE.read_text("utf-8", "replace")), soon=soon)
 
 
-def required() -> ObjectStore:
+def required(*, soon: bool = False) -> ObjectStore:
     """The store of an image that was built for one.
+
+    Args:
+        soon: Whether an error is better than a late answer.
 
     Raises:
         BadStore: There is none, or its settings cannot be used.
     """
-    store = configured()
+    store = configured(soon=soon)
     if not store:
         raise BadStore(
             "this image was built with STORE=s3, and the stack has no store: make deploy"
@@ -276,7 +304,7 @@ def main() -> None:
             case ["put-in", file]:
                 put_in(Path(file))
             case ["check"]:
-                required().check()
+                required(soon=True).check()
             case _:
                 sys.exit(__doc__)
     except BadStore as error:

@@ -182,7 +182,7 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         """What the object store has, if there is one; `without` if it cannot be read."""
         try:
             parts = _parts(log_key, extension)
-            store = object_store.configured()
+            store = object_store.configured(soon=True)
             if not store or not all(map(_is_plain_name, parts)):
                 return None
             return read(store, store.key(object_store.LOGS, *parts))

@@ -191,15 +191,49 @@ def test_settings_that_name_no_store_are_refused_before_anything_is_built(kept, 
     assert kept.stack.is_healthy()
 
 
-def test_a_file_that_says_something_else_is_refused_before_anything_but_postgres_starts(kept):
+def test_a_file_that_says_something_else_is_refused_by_make_up_and_by_compose(kept):
     kept.config.write_text("[default]\nbuckt = here\n")
     try:
         done = kept.stack.verb("up")
         assert done.returncode == 1
         assert "STORE_CONFIG has buckt, which nothing reads" in done.stderr
+        assert kept.stack.is_healthy()
+        done = kept.stack.compose("up", "--detach", "--wait", "--no-build", check=False)
+        assert done.returncode != 0
+        assert "has buckt, which nothing reads" in kept.stack.compose("logs", "migrate").stdout
     finally:
         kept.write_config()
         up(kept.stack)
+
+
+def test_another_file_is_used_from_the_next_start_on(kept, tmp_path):
+    right, other = kept.config, tmp_path / "other.ini"
+    kept.config = other
+    kept.write_config(bucket="kept/there")
+    try:
+        done = kept.stack.verb("up", STORE_CONFIG=str(other))
+        assert done.returncode == 0, done.stderr
+        run = kept.stack.run("process_numbers")
+        found = docker("exec", kept.server, "find", "/data/kept/there/outputs", "-type", "f")
+        assert run in found
+        assert not kept.objects("outputs", run)
+    finally:
+        kept.config = right
+        up(kept.stack)
+
+
+def test_a_store_that_hangs_is_named_by_doctor_and_holds_up_no_page(kept):
+    run = kept.stack.run("talk")
+    assert "said" in kept.stack.captured(run)[0]
+    docker("pause", kept.server)
+    try:
+        assert "cannot be read now" in kept.stack.captured(run)[0]
+        done = kept.stack.verb("doctor", "--json")
+        (finding,) = json.loads(done.stdout)["findings"]
+        assert "Read timeout" in finding["what"]
+    finally:
+        docker("unpause", kept.server)
+    assert "said" in kept.stack.captured(run)[0]
 
 
 def test_images_that_were_built_for_another_store_do_not_start(kept):

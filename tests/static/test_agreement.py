@@ -406,6 +406,15 @@ def test_web_servers_and_daemon_reach_an_object_store_if_there_is_one_and_nothin
         assert there == {*SERVICES[name]["networks"], "store"}
 
 
+def test_a_service_is_replaced_when_a_setting_names_another_file_for_it():
+    """Compose 2.26 compares names of secrets only, and keeps the container with the old file."""
+    files = {name.upper(): f"/files/{name}" for name in COMPOSE["secrets"]}
+    for name, service in resolved(**files)["services"].items():
+        for secret in service.get("secrets", []):
+            named = service["environment"].get("FILES", "").split()
+            assert f"/files/{secret['source']}" in named, (name, secret)
+
+
 def test_what_losing_a_volume_costs_is_described():
     page = text("docs/how-to/keep-or-delete-history.md")
     rows = re.findall(r"^\| (`.*) \| .* \| .* \|$", page, re.M)

@@ -1,13 +1,15 @@
 """What the file of STORE_CONFIG may say, and what of the process's variables matters: nothing."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
+from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
+from upath import UPath
 
 from control_plane import move_to_store
-from control_plane.code_server import object_store
+from control_plane.code_server import kept_in_store, object_store
 from control_plane.code_server.object_store import BadStore, ObjectStore, read_settings
-from control_plane.move_to_store import Moved
 
 GOOD = """[default]
 bucket = s3://numbers/night/
@@ -37,13 +39,34 @@ def test_a_file_in_the_format_of_aws_names_bucket_folder_and_account():
         (GOOD.replace("bucket =", "buckt ="), "has buckt, which nothing reads"),
         (GOOD.replace("= id", "="), "lacks aws_access_key_id"),
         (GOOD.replace("s3://numbers/night/", "/"), "has bucket=/: use NAME"),
-        (GOOD.replace("https://", ""), "it begins with https://"),
+        ("[default]\naws_secret_access_key SEKRIT\n", "line 2 is no"),
+        ("aws_secret_access_key SEKRIT\n", "line 1 is no"),
+        (f"{GOOD}bucket = SEKRIT\n", "line 7 repeats a name"),
+        (GOOD.replace("= id", "= 'SEKRIT'"), "a value for aws_access_key_id"),
+        (GOOD.replace("a%secret", "SEKRIT é"), "a value for aws_secret_access_key"),
+        (GOOD.replace("eu-central-1", "eu central"), "a value for region"),
+        (GOOD.replace("/night/", "/night//x"), "use NAME or NAME/FOLDER"),
+        (GOOD.replace("/night/", "/night/../x"), "use NAME or NAME/FOLDER"),
+        (GOOD.replace("https://", ""), "must begin with https://"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_by_name(text, said):
     with pytest.raises(BadStore, match="STORE_CONFIG") as refused:
         read_settings(text)
     assert said in str(refused.value)
+    assert "SEKRIT" not in str(refused.value)
+
+
+def test_a_file_of_another_system_is_the_same():
+    assert read_settings("\ufeff" + GOOD.replace("\n", "\r\n")) == read_settings(GOOD)
+
+
+def test_outputs_have_the_names_that_they_have_in_the_volume(tmp_path):
+    stored = kept_in_store.StoredOutputs.__new__(kept_in_store.StoredOutputs)
+    in_volume = PickledObjectFilesystemIOManager(str(tmp_path))
+    for partition in ("plain", "..", "/a/../b", "100%", "ü/ñ"):
+        names = [one.make_safe_partition_path(UPath("a"), partition) for one in (stored, in_volume)]
+        assert names[0] == names[1]
 
 
 def test_the_account_and_the_address_are_those_of_the_file_whatever_variables_say(
@@ -84,13 +107,19 @@ def test_files_of_runs_in_progress_links_and_values_being_written_stay(monkeypat
     (logs / "tick/yesterday.err").write_text("old")
     os.utime(logs / "tick/yesterday.err", (0, 0))
     (logs / "tick/now.err").touch()
+    (outputs / "refused").touch()
     (outputs / "link").symlink_to("/etc/hostname")
     (outputs / "folder").symlink_to("/etc")
     os.mkfifo(logs / "pipe")
     (logs / b"\xff.err".decode(errors="surrogateescape")).touch()
     store.objects["night/outputs/summed/two"] = "newer"
     moved = move_to_store.move(store, {"going": False, "done": True}.get)
-    assert moved == Moved(files=3, size=len("result") + len("a.err") + len("old"), left=6)
+    assert moved.files == 3
+    assert moved.size == len("result") + len("a.err") + len("old")
+    assert moved.going == 3
+    assert {reason: len(names) for reason, names in moved.left.items()} == {
+        move_to_store.NO_KEY: 1, move_to_store.NO_FILE: 2, "the store refuses: no": 1,
+    }  # fmt: skip
     assert store.objects == {
         "night/outputs/summed/two": "newer",
         "night/outputs/done/step/result": "result",
@@ -99,7 +128,7 @@ def test_files_of_runs_in_progress_links_and_values_being_written_stay(monkeypat
     }
     stay = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if not p.is_dir()}
     assert stay == {
-        "outputs/going/step/result", "outputs/.new/half", "outputs/link",
+        "outputs/going/step/result", "outputs/.new/half", "outputs/link", "outputs/refused",
         "compute-logs/going/compute_logs/b.err", "compute-logs/pipe",
         "compute-logs/tick/now.err", "compute-logs/\udcff.err",
     }  # fmt: skip
@@ -109,6 +138,7 @@ class FakeStore(ObjectStore):
     """Objects in memory. All were written in the far future."""
 
     client = property(lambda self: self)
+    exceptions = SimpleNamespace(ClientError=ValueError)
 
     def __init__(self):
         super().__init__(read_settings(GOOD))
@@ -119,4 +149,6 @@ class FakeStore(ObjectStore):
 
     def upload_fileobj(self, source, bucket, key):
         assert bucket == "numbers"
+        if key.endswith("refused"):
+            raise ValueError("no")
         self.objects[key] = source.read().decode()
