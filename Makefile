@@ -104,11 +104,11 @@ test-quick: .venv/made ## Run the static and unit tests, and the main job on one
 	@machine/setup.sh
 	@.venv/bin/python -m pytest -n 2 -m quick
 
-test-whole: .venv/made ## Run the long tests: the stores, the upgrade of an earlier stack, Dagster's own web server, and long forms.
+test-whole: .venv/made ## Run the long tests: the stores, the upgrade of an earlier stack, Dagster's own launcher and web server, and long forms.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
 
-test-release: .venv/made ## Run what a release needs: bare Debian 13 machines, an earlier Dagster's history, another Postgres or Dagster, Dagster's own launcher, Spark.
+test-release: .venv/made ## Run what a release needs: bare Debian 13 machines, an earlier Dagster's history, another Postgres or Dagster, Spark.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m release
 

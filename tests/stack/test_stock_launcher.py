@@ -5,7 +5,7 @@ import pytest
 from support.cli import docker
 from support.harness import wait_until
 
-pytestmark = pytest.mark.release
+pytestmark = pytest.mark.whole
 
 
 @pytest.fixture(scope="module")
