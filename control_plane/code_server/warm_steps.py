@@ -7,6 +7,7 @@ default, with Dagster's own modules, and with the project if that outlives a for
 (project_for_steps.py). This module could be deleted if Dagster's preload were complete and safe.
 """
 
+import os
 from typing import Any
 
 from dagster._core.executor.multiprocess import MultiprocessExecutor
@@ -24,6 +25,10 @@ PRELOAD = [
     "control_plane.code_server.patience",
     "control_plane.code_server.project_for_steps",
 ]
+# With STORE=s3 (Dockerfile.code).
+STORE = "control_plane.code_server.kept_in_store"
+if os.environ.get("DAGSTER_DEFAULT_IO_MANAGER_MODULE") == STORE:
+    PRELOAD.append(STORE)
 
 
 def start_steps_warm() -> None:

@@ -113,7 +113,9 @@ def test_outputs_and_step_logs_go_to_the_bucket_whatever_account_the_code_has(ke
     volumes = kept.in_volumes()
     run = kept.stack.run("process_numbers")
     talks = kept.stack.run("talk")
+    forked = kept.stack.run("in_processes_of_their_own")
     assert kept.in_volumes() == volumes
+    assert any(one.endswith("/result") for one in kept.objects("outputs", forked))
     assert any(one.endswith("/result") for one in kept.objects("outputs", run))
     assert {one.rpartition(".")[2] for one in kept.objects("compute-logs", talks)} == {"out", "err"}
     for run in (talks, kept.printed):

@@ -7,7 +7,7 @@ import pytest
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 
-from control_plane.code_server.warm_steps import PRELOAD, start_steps_warm
+from control_plane.code_server.warm_steps import PRELOAD, STORE, start_steps_warm
 
 IMPORTED = "import threading, {}; assert threading.active_count() == 1"
 
@@ -28,7 +28,9 @@ def test_steps_are_forked_unless_the_run_s_configuration_says_otherwise(asked, g
 
 def test_what_they_import_exists_and_starts_no_thread():
     """Python ignores one that cannot be imported. A thread would not outlive a fork."""
-    done = subprocess.run([sys.executable, "-c", IMPORTED.format(", ".join(PRELOAD))], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED.format(", ".join([*PRELOAD, STORE]))], check=False
+    )
     assert done.returncode == 0
 
 
