@@ -410,7 +410,7 @@ def test_encrypted_backups_are_copied_to_an_object_store_which_has_the_newest(
         subprocess.run(get, cwd=original.root, env=environment, check=True)
         assert (fetched / names[2]).read_bytes() == backup.read_bytes()
     finally:
-        docker("rm", "--force", store)
+        docker("rm", "--force", "--volumes", store)
         done = original.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 

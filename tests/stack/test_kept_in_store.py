@@ -105,7 +105,7 @@ def kept(stacks, tmp_path_factory):
     up(stack)
     made.start_server()
     yield made
-    docker("rm", "--force", made.server)
+    docker("rm", "--force", "--volumes", made.server)
     stacks.remove(stack)
 
 
@@ -146,7 +146,7 @@ def test_what_volumes_have_is_read_and_moves_with_one_command(kept):
 
 
 def test_a_step_does_not_fail_because_its_log_cannot_be_stored(kept):
-    docker("rm", "--force", kept.server)
+    docker("rm", "--force", "--volumes", kept.server)
     try:
         run = kept.stack.run("prints", seconds=240)
         assert "kept anyway" in kept.stack.captured(run)[0]
