@@ -13,6 +13,7 @@ from nothing else. This module could be deleted if dagster-aws read them from a 
 import configparser
 import functools
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -189,10 +190,11 @@ class ObjectStore:
             raise
         return found and found["Body"].read()
 
-    def chunks(self, key: str) -> Iterator[bytes] | None:
-        """The content of an object; None if there is no such object."""
+    def chunks(self, key: str, most: int) -> Iterator[bytes] | None:
+        """At most so many bytes of an object, in chunks; None if there is no such object."""
         found = self._unless_missing("get_object", Key=key)
-        return found and found["Body"].iter_chunks(CHUNK_BYTES)
+        chunks = found and found["Body"].iter_chunks(CHUNK_BYTES)
+        return chunks and itertools.islice(chunks, most // CHUNK_BYTES)
 
     def delete(self, key: str) -> None:
         """Deletes an object, if it is there."""

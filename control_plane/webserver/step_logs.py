@@ -134,16 +134,19 @@ class StepLogs(ComputeLogManager[DagsterInstance]):
         try:
             return _chunks(self.open(log_key, extension))
         except OSError:
-            return self._of_store(None, lambda store, key: store.chunks(key), log_key, extension)
+            return self._of_store(
+                None, lambda store, key: store.chunks(key, MAX_DOWNLOAD_BYTES), log_key, extension
+            )
 
     def is_capture_complete(self, log_key: Sequence[str]) -> bool:
         """Whether the step has ended."""
-        try:
-            os.close(self.open(log_key, "complete"))
-        except OSError:
-            when = self._of_store(None, lambda store, key: store.modified(key), log_key, "err")
-            return when is not None
-        return True
+        for extension, is_complete in (("complete", True), ("err", False)):
+            with suppress(OSError):
+                os.close(self.open(log_key, extension))
+                return is_complete
+        # It is asked only for what has left the volume: this is called each second.
+        when = self._of_store(None, lambda store, key: store.modified(key), log_key, "err")
+        return when is not None
 
     def get_log_data_for_type(
         self,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 
 import pytest
 
@@ -65,9 +64,9 @@ class Kept:
 
     def objects(self, *parts):
         """The keys in the bucket, relative to the stack's folder in it."""
-        where = shlex.quote("/".join(("/data/kept/here", *parts)))
-        found = docker("exec", self.server, "sh", "-c", f"find {where} -type f || true")
-        return {one.removeprefix("/data/kept/here/") for one in found.split()}
+        found = docker("exec", self.server, "find", "/data/kept", "-type", "f").split()
+        keys = {one.removeprefix("/data/kept/here/") for one in found}
+        return {key for key in keys if key.startswith("/".join(parts))}
 
     def in_volumes(self):
         """The files that the volumes of outputs and step logs have."""

@@ -9,11 +9,15 @@ import os
 import random
 import socket
 import threading
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
+from control_plane.code_server import object_store
+from control_plane.code_server.object_store import ObjectStore, Settings
 from control_plane.webserver import step_logs
 from control_plane.webserver.step_logs import (
     MAX_BYTES_AT_ONCE,
@@ -272,3 +276,60 @@ def test_step_logs_are_never_written(logs, name):
         pass
     with pytest.raises(PermissionError):
         logs.delete_logs(KEY)
+
+
+class OneObject(ObjectStore):
+    """A store whose bucket has the same for each key, and that notes what it is asked for."""
+
+    def __init__(self, content=b"", error=None):
+        super().__init__(Settings("bucket", "", "id", "key", "region", None))
+        self.content, self.error, self.asked = content, error, []
+
+    def _unless_missing(self, operation, **arguments):
+        self.asked.append(arguments["Key"])
+        if self.error:
+            raise self.error
+        body = SimpleNamespace(
+            read=lambda: self.content,
+            iter_chunks=lambda size: iter([self.content[:size]] * 10),
+        )
+        return {"Body": body, "LastModified": datetime.now(UTC)}
+
+
+@pytest.fixture
+def kept_in(monkeypatch):
+    def use(store):
+        monkeypatch.setattr(object_store, "configured", lambda **_: store)
+        return store
+
+    return use
+
+
+def test_what_has_left_the_volume_is_read_from_the_store_up_to_the_same_limits(
+    logs, kept_in, monkeypatch
+):
+    store = kept_in(OneObject(b"x" * object_store.CHUNK_BYTES))
+    monkeypatch.setattr(step_logs, "MAX_DOWNLOAD_BYTES", 3 * object_store.CHUNK_BYTES)
+    shown, downloaded = everything(logs)
+    assert shown == store.content
+    assert len(downloaded) == step_logs.MAX_DOWNLOAD_BYTES
+    assert logs.is_capture_complete(KEY)
+    assert {*store.asked} == {f"compute-logs/{'/'.join(KEY)}.{end}" for end in ("out", "err")}
+
+
+def test_the_store_is_not_asked_for_what_is_in_the_volume_or_leads_out_of_the_logs(logs, kept_in):
+    store = kept_in(OneObject(b"other"))
+    file_of(logs).write_text("said")
+    file_of(logs, "err").touch()
+    assert everything(logs) == (b"said", b"said")
+    assert not logs.is_capture_complete(KEY)
+    assert everything(logs, ["..", "outputs", "value"]) == (None, None)
+    assert store.asked == []
+
+
+def test_a_store_that_cannot_be_read_is_said_once_in_the_place_of_the_log(logs, kept_in):
+    kept_in(OneObject(error=OSError("no route")))
+    said, offset = logs.get_log_data_for_type(KEY, OUT)
+    assert said == step_logs.UNREADABLE
+    assert logs.get_log_data_for_type(KEY, OUT, offset) == (b"", MAX_SHOWN_BYTES)
+    assert not logs.is_capture_complete(KEY)
