@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from cli import builds, commands, containers, database, piped, settings
+from cli import builds, commands, containers, database, outdated, piped, settings
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -70,7 +70,7 @@ class Backups:
         left = docker(*commands.containers_of(self.stack.name, commands.BACKUP_LABEL)).split()
         if left:
             say("removing what an interrupted backup has left")
-            docker("rm", "--force", "--volumes", *left)
+            outdated.remove_containers(*left)
         builds.build_only(self.stack.with_all_profiles, ["prepare", SERVICE])
 
     def images(self) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cli import deploys, health
+from cli import deploys, health, outdated
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import Stack, docker
@@ -84,7 +84,7 @@ def built(stack: Stack, candidate: Stack, service: str) -> Contents:
         deploys.wait_until_healthy(server)  # if it ended when it was asked, this says so
         raise
     finally:
-        docker("rm", "--force", server)
+        outdated.remove_containers(server)
     if "error" in found:
         note(found["error"])
         reason = health.reason(found["messages"])

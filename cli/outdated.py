@@ -12,6 +12,7 @@ from cli.stack import Stack, docker
 
 # Earlier images of each service that stay, to go back to.
 KEPT_IMAGES = 3
+REMOVAL_SECONDS = 60
 # The images of runs that have no container yet.
 WAITING = """
 SELECT DISTINCT value FROM run_tags JOIN runs USING (run_id)
@@ -30,7 +31,27 @@ def remove_services(stack: Stack) -> None:
         # Not by Compose: it may not know them any more.
         containers = [there[service]["ID"] for service in off]
         docker("stop", *containers)
-        docker("rm", "--volumes", *containers)
+        remove_containers(*containers)
+
+
+def remove_containers(*identifiers: str) -> None:
+    """Removes containers and their volumes; waits for those that the engine removes already.
+
+    A container that removes itself when it ends (`--rm`), or that the housekeeper removes, can be
+    half gone. The engine refuses a second removal until the first one has ended.
+
+    Raises:
+        StackError: One is there after REMOVAL_SECONDS, with the engine's last reason.
+    """
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while identifiers:
+        try:
+            docker("rm", "--force", "--volumes", *identifiers)
+            return
+        except StackError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def remove_networks(stack: Stack) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from argparse import ArgumentParser, Namespace
 
-from cli import commands, runs
+from cli import commands, outdated, runs
 from cli.output import note, say
 from cli.stack import Stack, docker
 
@@ -51,8 +51,5 @@ def stop_runs(stack: Stack) -> None:
         say(f"stopping {len(in_flight)} runs in progress: {', '.join(in_flight)}")
         docker("stop", f"--time={RUN_STOP_SECONDS}", *set(in_flight.values()))
     steps = docker(*commands.containers_of(stack.name, commands.STEP_LABEL)).split()
-    if steps:
-        docker("rm", "--force", *steps)
-    run_containers = stack.run_containers()
-    if run_containers:
-        docker("rm", "--force", *set(run_containers.values()))
+    outdated.remove_containers(*steps)
+    outdated.remove_containers(*set(stack.run_containers().values()))

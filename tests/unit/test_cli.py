@@ -303,6 +303,26 @@ def test_images_that_were_live_stay_before_those_that_a_deploy_refused(monkeypat
     assert removed == ["b", "c"]
 
 
+def test_a_container_that_removes_itself_is_waited_for(monkeypatch):
+    refusals = ["removal of container 1 is already in progress"] * 2
+    asked = []
+
+    def docker(*command):
+        asked.append(command)
+        if refusals:
+            raise StackError(refusals.pop())
+
+    monkeypatch.setattr(outdated, "docker", docker)
+    outdated.remove_containers("1", "2")
+    assert asked == [("rm", "--force", "--volumes", "1", "2")] * 3
+    outdated.remove_containers()
+    assert len(asked) == 3
+    refusals = ["no"] * 9
+    monkeypatch.setattr(outdated, "REMOVAL_SECONDS", 0)
+    with pytest.raises(StackError, match="no"):
+        outdated.remove_containers("1")
+
+
 @pytest.mark.parametrize(
     ("given", "stored"), [("one\n", "one"), ("one\r\n", "one"), ("a\nb\n", "a\nb\n")]
 )
