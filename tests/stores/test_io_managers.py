@@ -49,7 +49,7 @@ def materialize(stack, asset, **options):
 
 def materialize_day(stack, day, rows):
     config = {"ops": {"pyspark_days": {"config": {"rows": rows}}}}
-    options = {"partition": day, "config": config, "seconds": SPARK_SECONDS}
+    options = {"tags": {"dagster/partition": day}, "config": config, "seconds": SPARK_SECONDS}
     return materialize(stack, "pyspark_days", **options)
 
 
