@@ -1,11 +1,13 @@
-"""Postgres wakes the run queue and the sensors when there is something for them.
+"""Postgres wakes the run queue, the sensors and the backfills when there is something for them.
 
-The gap: both poll. A run waits in the queue for half an interval on average, and a sensor of runs
-or assets notices what has happened after 2.5 s. A short interval costs CPU time when nothing
-happens. Here Postgres notifies the daemon (postgres/notifications.sql). The polls remain for lost
-notifications, for example while the connection was lost, and for sensors that look elsewhere. A
-sensor's own `minimum_interval_seconds` holds. This module could be deleted if Dagster's queue and
-sensors could be woken.
+The gap: all of them poll. A run waits in the queue for half an interval on average, and a sensor of
+runs or assets notices what has happened after 2.5 s. A new backfill waits for up to 30 s, which no
+setting changes: its first run was made after 7 to 23 s, and with the call after 0.1 to 3 s (two
+cores, November 2026). A short interval costs CPU time when nothing happens. Here Postgres notifies
+the daemon (postgres/notifications.sql). The polls remain for lost notifications, for example while
+the connection was lost, and for sensors that look elsewhere. A sensor's own
+`minimum_interval_seconds` holds. This module could be deleted if Dagster's queue, sensors and
+backfills could be woken.
 """
 
 import logging
@@ -19,7 +21,7 @@ from typing import Any, cast
 import psycopg2
 from dagster import DagsterInstance
 from dagster._core.run_coordinator import QueuedRunCoordinator
-from dagster._daemon.daemon import SensorDaemon
+from dagster._daemon.daemon import BackfillDaemon, SensorDaemon
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
     QueuedRunCoordinatorDaemon,
 )
@@ -27,9 +29,9 @@ from dagster_postgres import PostgresRunStorage
 from sqlalchemy import make_url
 
 # The names in postgres/notifications.sql.
-QUEUE, SENSORS = "dagster_queue", "dagster_sensors"
-# At most ten iterations of the queue a second, and one of the sensors, whatever the calls are.
-PAUSE_SECONDS, SENSORS_PAUSE_SECONDS = 0.1, 1
+QUEUE, SENSORS, BACKFILLS = "dagster_queue", "dagster_sensors", "dagster_backfills"
+# At most ten iterations of the queue a second, and one of the others, whatever the calls are.
+PAUSE_SECONDS, OTHERS_PAUSE_SECONDS = 0.1, 1
 # The daemon notes that it is alive, and looks whether it is to end.
 ALIVE_SECONDS = 0.5
 AGAIN_SECONDS = 2
@@ -50,7 +52,7 @@ class Calls(threading.Thread):
         """
         super().__init__(name="calls", daemon=True)
         self.url = url
-        self.called = {channel: threading.Event() for channel in (QUEUE, SENSORS)}
+        self.called = {channel: threading.Event() for channel in (QUEUE, SENSORS, BACKFILLS)}
 
     def run(self) -> None:
         """For as long as the process lives."""
@@ -90,7 +92,7 @@ class Calls(threading.Thread):
 
 
 class UntilCalled(threading.Event):
-    """The event that ends the daemon, as the sensors wait for it between two iterations."""
+    """The event that ends the daemon, as sensors or backfills wait for it between iterations."""
 
     def __init__(self, shutdown: threading.Event, called: threading.Event) -> None:
         """Takes the two events that end a wait."""
@@ -104,7 +106,7 @@ class UntilCalled(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for a call, or for so many seconds; returns whether the daemon is to end."""
         deadline = time.monotonic() + (timeout or 0)
-        if self.shutdown.wait(min(SENSORS_PAUSE_SECONDS, timeout or 0)):
+        if self.shutdown.wait(min(OTHERS_PAUSE_SECONDS, timeout or 0)):
             return True
         while (left := deadline - time.monotonic()) > 0 and not self.shutdown.is_set():
             if self.called.wait(min(ALIVE_SECONDS, left)):
@@ -119,22 +121,23 @@ def listen_to_calls(instance: DagsterInstance) -> None:
     # libpq does not know SQLAlchemy's names of drivers.
     calls = Calls(url.set(drivername="postgresql").render_as_string(hide_password=False))
     calls.start()
-    _wake_the_sensors(calls.called[SENSORS])
+    _wake(SensorDaemon, calls.called[SENSORS])
+    _wake(BackfillDaemon, calls.called[BACKFILLS])
     if isinstance(instance.run_coordinator, QueuedRunCoordinator):
         _wake_the_queue(calls, instance.run_coordinator.dequeue_interval_seconds)
 
 
-def _wake_the_sensors(called: threading.Event) -> None:
-    loop = cast("Iterate", SensorDaemon.core_loop)  # pyright: ignore[reportUnknownMemberType] # upstream's
+def _wake(daemon: type[SensorDaemon | BackfillDaemon], called: threading.Event) -> None:
+    loop = cast("Iterate", daemon.core_loop)  # pyright: ignore[reportUnknownMemberType] # upstream's
 
     def core_loop(
-        self: SensorDaemon,
+        self: SensorDaemon | BackfillDaemon,
         workspace_process_context: Any,  # noqa: ANN401 # upstream's
         shutdown_event: threading.Event,
     ) -> Generator[Any, None, None]:
         yield from loop(self, workspace_process_context, UntilCalled(shutdown_event, called))
 
-    SensorDaemon.core_loop = core_loop
+    daemon.core_loop = core_loop
 
 
 def _wake_the_queue(calls: Calls, seconds: float) -> None:

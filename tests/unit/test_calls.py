@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from control_plane.calls import QUEUE, SENSORS, Calls, UntilCalled
+from control_plane.calls import BACKFILLS, QUEUE, SENSORS, Calls, UntilCalled
 from support import ROOT
 
 
@@ -44,6 +44,6 @@ def test_without_a_call_the_wait_of_the_sensors_ends_after_the_interval():
     assert not UntilCalled(threading.Event(), threading.Event()).wait(0.01)
 
 
-@pytest.mark.parametrize("channel", [QUEUE, SENSORS])
+@pytest.mark.parametrize("channel", [QUEUE, SENSORS, BACKFILLS])
 def test_postgres_calls_on_the_channel_that_the_daemon_listens_to(channel):
     assert f"wake('{channel}')" in (ROOT / "control_plane/postgres/notifications.sql").read_text()
