@@ -28,9 +28,8 @@ from dagster._core.storage.tags import (
 )
 from dagster._daemon.monitoring import run_monitoring
 from dagster._time import get_current_timestamp
-from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 
-from control_plane.launcher import ComposeRunLauncher
+from control_plane.launcher.watched import WatchedLauncher
 
 Monitor = Callable[[DagsterInstance, RunRecord, logging.Logger], None]
 # Between the report that a run starts and the launch there are milliseconds.
@@ -58,7 +57,7 @@ def watch_containers() -> None:
         logger: logging.Logger,
     ) -> None:
         run = run_record.dagster_run
-        is_ours = isinstance(instance.run_launcher, ComposeRunLauncher)
+        is_ours = isinstance(instance.run_launcher, WatchedLauncher)
         cause = _cause_of_death(instance, run) if is_ours else None
         if cause and all_steps_are_done(instance, run):
             _succeed(instance, run, cause)
@@ -106,10 +105,9 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
 
     def monitor(instance: DagsterInstance, run_record: RunRecord, logger: logging.Logger) -> None:
         run = run_record.dagster_run
-        container = run.tags.get(DOCKER_CONTAINER_ID_TAG)
         launcher = instance.run_launcher
         now = get_current_timestamp()
-        if not isinstance(launcher, ComposeRunLauncher):
+        if not isinstance(launcher, WatchedLauncher):
             pass  # Dagster's own
         elif run.status == DagsterRunStatus.NOT_STARTED:
             age = now - run_record.create_timestamp.timestamp()
@@ -119,7 +117,7 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
                     launcher.do_not_retry(run)
                 end(instance, run, NEVER_QUEUED)
             return
-        elif not container:
+        elif not run.tags.get(launcher.WORKER_TAG):
             is_launching = run.run_id in launcher.launching
             is_old = now - run_record.update_timestamp.timestamp() > LAUNCH_SECONDS
             if is_old and not is_launching and _is_same(instance, run):
@@ -136,7 +134,7 @@ def _first(end: Callable[[DagsterInstance, DagsterRun, str], None], upstream: Mo
                     if _is_same(instance, run):
                         end(instance, run, _reason(instance, run, health, logger))
                     return
-        if isinstance(launcher, ComposeRunLauncher) and _is_late(instance, run, now):
+        if isinstance(launcher, WatchedLauncher) and _is_late(instance, run, now):
             # All processes may have slept, with the machine: it has until the next poll.
             if run.run_id in launcher.launching or run.run_id not in late:
                 late.add(run.run_id)
@@ -157,7 +155,7 @@ def _is_late(instance: DagsterInstance, run: DagsterRun, now: float) -> bool:
     return begun is not None and now - begun >= instance.run_monitoring_start_timeout_seconds
 
 
-def _is_stopped(launcher: ComposeRunLauncher, run: DagsterRun, logger: logging.Logger) -> bool:
+def _is_stopped(launcher: WatchedLauncher, run: DagsterRun, logger: logging.Logger) -> bool:
     """Ends the container of a run that is late, because another attempt follows."""
     try:
         launcher.stop(run)
@@ -180,8 +178,8 @@ def _is_known_to_the_daemon(instance: DagsterInstance, run: DagsterRun) -> bool:
 
 def _is_same(instance: DagsterInstance, run: DagsterRun) -> bool:
     """Whether a run has still the status and the container that it had when it was read."""
-    now = instance.get_run_by_id(run.run_id)
-    tag = DOCKER_CONTAINER_ID_TAG
+    now, launcher = instance.get_run_by_id(run.run_id), instance.run_launcher
+    tag = launcher.WORKER_TAG if isinstance(launcher, WatchedLauncher) else ""
     return bool(now and now.status == run.status and now.tags.get(tag) == run.tags.get(tag))
 
 

@@ -37,13 +37,14 @@ from dagster_docker.docker_run_launcher import DOCKER_CONTAINER_ID_TAG
 from docker.errors import DockerException
 from sqlalchemy.exc import OperationalError
 
-from control_plane.code_server.usage import MEMORY_TAG, do_not_retry, of_limit
+from control_plane.code_server.usage import MEMORY_TAG, of_limit
 from control_plane.guard.policy import ALIVE, TOO_MANY, byte_count
 from control_plane.instance_file import LOCATION, Unset, fill, unset_message
 from control_plane.launcher.deaths import cause, is_out_of_memory, last_lines
 from control_plane.launcher.limits import BadLimit, limits_of, runs_of
 from control_plane.launcher.shapes import shape_of
 from control_plane.launcher.warm import LOADED, WarmContainers
+from control_plane.launcher.watched import WatchedLauncher
 
 # A run whose image is not known uses that of its code server, by name.
 UNKNOWN = "unknown"
@@ -73,13 +74,10 @@ LAUNCH_TIME = timedelta(seconds=15)
 LINES = 50
 
 
-class ComposeRunLauncher(DockerRunLauncher):
-    """DockerRunLauncher that accepts ${NAME} in every string of its configuration.
+class ComposeRunLauncher(WatchedLauncher, DockerRunLauncher):
+    """DockerRunLauncher that accepts ${NAME} in every string of its configuration."""
 
-    Attributes:
-        launching: The runs whose containers this process creates now.
-    """
-
+    WORKER_TAG: ClassVar[str] = DOCKER_CONTAINER_ID_TAG
     launching: ClassVar[set[str]] = set()
 
     def __init__(
@@ -294,12 +292,6 @@ class ComposeRunLauncher(DockerRunLauncher):
         container = self._container_of(run)
         if container and self.warm.keep(run.run_id, container.id):
             container.stop()
-
-    def do_not_retry(self, run: DagsterRun) -> None:
-        """For a run that would fail again in the same way."""
-        tags = do_not_retry(self._instance, run)
-        if tags:
-            self._instance.add_run_tags(run.run_id, tags)
 
     def _most(self) -> Mapping[str, Any]:
         """The upper limits of every run: dagster.yaml's container_kwargs."""

@@ -55,6 +55,7 @@ def monitored(
         "get_run_worker_debug_info.side_effect": [lines] * polls,
     })  # fmt: skip
     if kind is ComposeRunLauncher:
+        launcher.WORKER_TAG = kind.WORKER_TAG
         launcher.launching = launching
         launcher.do_not_retry.side_effect = lambda _: done.append("not again")
         launcher.stop.side_effect = stop or (lambda _: done.append("stopped"))
