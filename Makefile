@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore move-to-store upgrade status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos screenshots bench bench-million bench-soak bench-quick lint format lock
+.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore move-to-store upgrade cluster-up cluster-images cluster-status cluster-down status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos test-cluster screenshots bench bench-million bench-soak bench-quick lint format lock
 SHELL := bash
 
 help: ## List the commands.
@@ -14,8 +14,11 @@ setup: ## Install what this machine lacks, and get the base images.
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
 # NAME=<location>, FROM=<folder>, REMOVE=1, WAIT=1, KEEP=<n>, LOCATION=<name>,
 # BACKUP=<file>, KEY=<file>, PASSPHRASE=<file>, DAGSTER=1 and POSTGRES=<image> set its most used flags.
-demo up watch deploys status doctor sizes rotate move-to-store:
+demo up watch deploys status doctor sizes rotate move-to-store cluster-up cluster-status cluster-down:
 	@./stack $@
+
+cluster-images:
+	@./stack cluster-images
 
 down:
 	@./stack down $(if $(filter 1,$(WAIT)),--wait)
@@ -116,6 +119,10 @@ test-chaos: .venv/made ## Inject at least 300 faults into one stack, and fill it
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -s -m chaos
 
+test-cluster: .venv/made ## Run the stack on a Kubernetes cluster of three nodes on this machine (the first time, Kubernetes is built: ten minutes more).
+	@machine/setup.sh tests
+	@.venv/bin/python -m pytest -m cluster
+
 screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
 	@machine/setup.sh tests
 	@env $$(./stack credentials) PYTHONPATH=tests .venv/bin/python -m support.take_screenshots
@@ -176,8 +183,9 @@ lock: .venv/made ## Compile all requirements.txt from pyproject.toml (UPGRADE=1:
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group control-plane -c requirements/build.txt -o requirements/control-plane.txt
 	$(COMPILE) --group store -c requirements/build.txt -c requirements/control-plane.txt -o requirements/store.txt
+	$(COMPILE) --group kubernetes -c requirements/build.txt -c requirements/control-plane.txt -c requirements/store.txt -o requirements/kubernetes.txt
 	$(COMPILE) --group guard -c requirements/build.txt -c requirements/control-plane.txt -o requirements/guard.txt
 	$(COMPILE) --group caddy -o machine/standin/caddy.txt
-	$(COMPILE) --group build --group control-plane --group store --group guard --group dev --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/store.txt -c requirements/guard.txt -o requirements/dev.txt
+	$(COMPILE) --group build --group control-plane --group store --group kubernetes --group guard --group dev --group tests --group tools -c requirements/build.txt -c requirements/control-plane.txt -c requirements/store.txt -c requirements/kubernetes.txt -c requirements/guard.txt -o requirements/dev.txt
 	$(foreach project,$(PROJECTS),$(COMPILE) $(project)/pyproject.toml -c requirements/control-plane.txt -c requirements/store.txt -o $(project)/requirements.txt$(newline)	)
 	$(COMPILE) --group locations/warehouse/pyproject.toml:emulators -o locations/warehouse/emulators/requirements.txt

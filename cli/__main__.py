@@ -15,6 +15,10 @@ from cli.stack import Stack
 from cli.verbs import (
     backup,
     backup_verify,
+    cluster_down,
+    cluster_images,
+    cluster_status,
+    cluster_up,
     credentials,
     dagster,
     demo,
@@ -42,7 +46,7 @@ from cli.verbs import (
 VERBS: tuple[ModuleType, ...] = (
     demo, up, watch, deploy, rollback, deploys, location, status, doctor, credentials, logs,
     secret, rotate, run_step, sizes, dagster, backup, backup_verify, restore, move_to_store,
-    upgrade, down, destroy,
+    upgrade, cluster_up, cluster_images, cluster_status, cluster_down, down, destroy,
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import docker
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.storage.dagster_run import RunsFilter
 from dagster._time import get_current_timestamp
+from dagster_docker import DockerRunLauncher
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
@@ -110,9 +111,12 @@ class Housekeeper:
         threading.Thread(target=self._work, name="housekeeper", daemon=True).start()
 
     def _work(self) -> None:
+        # On a cluster, Kubernetes removes the Jobs of runs (cluster/run_pods.py).
+        has_containers = isinstance(self.instance.run_launcher, DockerRunLauncher)
         while True:
             try:
-                self.tidy()
+                if has_containers:
+                    self.tidy()
                 self.old_runs.tidy(get_current_timestamp())
             except (DockerException, RequestException) as error:
                 logger.warning("the guard does not answer, next try in a minute: %s", error)

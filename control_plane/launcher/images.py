@@ -28,7 +28,7 @@ from control_plane.code_server.usage import (
     WALL_TAG,
     do_not_retry,
 )
-from control_plane.launcher import UNKNOWN, code_server_of
+from control_plane.launcher import UNKNOWN, ComposeRunLauncher, code_server_of
 
 SERVICE_LABEL = "com.docker.compose.service"
 # The tags of a run, by the label of its image.
@@ -85,7 +85,12 @@ def _not_inherited(run: DagsterRun) -> dict[str, str]:
 
 
 def _tags(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
-    """The tags for the image that the run's code server runs now."""
+    """The tags for the image that the run's code server runs now.
+
+    On a cluster an image has one name for ever, which the run has from its code server.
+    """
+    if not isinstance(instance.run_launcher, ComposeRunLauncher):
+        return {}
     try:
         client = cast("Any", docker.client.from_env())
         listed = cast("list[dict[str, Any]]", client.api.containers())

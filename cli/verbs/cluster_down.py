@@ -1,0 +1,40 @@
+"""Stop the stack on a Kubernetes cluster and keep its data."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from cli.cluster import PART_OF, Cluster
+from cli.errors import StackError
+from cli.output import ask, say
+from cli.stack import Stack
+
+WORKLOADS = "deployments,statefulsets,jobs"
+RULES = "validatingadmissionpolicies,validatingadmissionpolicybindings"
+
+
+def add(parser: ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("--destroy", action="store_true", help="also delete its data, after asking")
+    parser.add_argument("--force", action="store_true", help="do not ask")
+
+
+def run(stack: Stack, flags: Namespace) -> None:
+    """Raises StackError when nothing was deleted."""
+    cluster = Cluster(stack)
+    namespace = f"--namespace={cluster.name}"
+    if flags.destroy and not flags.force:
+        if not sys.stdin or not sys.stdin.isatty():
+            raise StackError(
+                "this deletes data and cannot ask here: cluster-down --destroy --force"
+            )
+        if not ask(f"Delete all runs and passwords of {cluster.name} on the cluster?"):
+            raise StackError("nothing was deleted")
+    # First the daemon, so that no further run starts. A run that is stopped is launched again.
+    cluster.kubectl("delete", "deployment/daemon", namespace, "--ignore-not-found", "--wait")
+    cluster.kubectl("delete", WORKLOADS, "--all", namespace, "--wait", "--cascade=foreground")
+    if flags.destroy:
+        cluster.kubectl("delete", RULES, f"--selector={PART_OF}={cluster.name}")
+        cluster.kubectl("delete", f"namespace/{cluster.name}", "--wait")
+    say(f"{cluster.name} is down, its data " + ("deleted" if flags.destroy else "kept"))

@@ -1,0 +1,323 @@
+"""The stack on a real Kubernetes cluster of three nodes, from the same images and files."""
+
+import base64
+import copy
+import json
+import re
+
+import pytest
+import yaml
+
+from support.cli import FINAL, docker
+from support.harness import wait_until
+from support.kubernetes import Cluster
+
+pytestmark = pytest.mark.cluster
+
+# Services are on node0 and node1, so that node2 can be lost.
+LOST = "node2"
+ONE_OP = "talk"
+# In the image of the web server: which addresses answer.
+CONNECTS = """
+import socket, sys
+for where in sys.argv[1:]:
+    host, port = where.split(":")
+    try:
+        socket.create_connection((host, int(port)), 3).close()
+        print(where)
+    except OSError:
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(stacks):
+    stack = stacks.make("cluster", extra_definitions=True)
+    stack.name_on_cluster = stack.registered
+    file = stack.root / "dagster.yaml"
+    instance = yaml.safe_load(file.read_text())
+    # What cannot be placed fails sooner.
+    instance["run_monitoring"]["start_timeout_seconds"] = 40
+    file.write_text(yaml.safe_dump(instance))
+    made = Cluster(stack)
+    stack.diagnosis = made.diagnosis
+    try:
+        config = stack.root / "store.ini"
+        config.write_text(made.start_store())
+        lines = "STORE=s3", f"STORE_CONFIG={config}", "CLUSTER_DATABASE_SIZE=1Gi"
+        (stack.root / ".env").write_text("\n".join(lines) + "\n")
+        for cached in ("config", "settings", "with_all_profiles"):
+            stack.__dict__.pop(cached, None)
+        made.import_stack()
+        made.kubectl("cordon", LOST)
+        done = stack.verb("cluster-up")
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{made.diagnosis()}"
+        made.kubectl("uncordon", LOST)
+        secret = ("get", "secret", "sign-in-credentials", f"--namespace={made.name}")
+        encoded = made.kubectl(*secret, "--output=jsonpath={.data.dagster}")
+        stack.__dict__["password"] = base64.b64decode(encoded).decode()
+        made.forward()
+        wait_until(lambda: answers(stack), "the web UI")
+        yield made
+    finally:
+        made.remove()
+        stacks.remove(stack)
+
+
+def answers(stack):
+    try:
+        return stack.graphql("{ version }")
+    except Exception:  # not yet
+        return None
+
+
+def pod_of(cluster, run_id):
+    words = ("get", "pods", f"--namespace={cluster.name}", "--output=json")
+    listed = cluster.kubectl(*words, f"--selector=dagster/run-id={run_id}")
+    return next(iter(json.loads(listed)["items"]), None)
+
+
+def ended(cluster, run_id, seconds=180):
+    """The status of a run that has ended; with the reason if it was no success."""
+    status = cluster.stack.finished(run_id, seconds)
+    return status if status == "SUCCESS" else f"{status}: {cluster.stack.said_of(run_id)}"
+
+
+def on_node(name):
+    """A tag that has a run executed on one node."""
+    selector = {"node_selector": {"kubernetes.io/hostname": name}}
+    return {"dagster-k8s/config": json.dumps({"pod_spec_config": selector})}
+
+
+def test_the_stack_is_healthy_and_status_says_where_each_part_is(cluster):
+    done = cluster.stack.verb("cluster-status")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{cluster.diagnosis()}"
+    assert re.search(r"^webserver +2/2 +node0, node1$", done.stdout, re.MULTILINE)
+    assert done.stdout.rstrip().endswith("All well.")
+
+
+def test_the_demonstration_jobs_run_and_their_outputs_and_logs_outlive_their_pods(cluster):
+    stack = cluster.stack
+    runs = {job: stack.launch(job) for job in ("process_numbers", "process_numbers_asset")}
+    assert {job: ended(cluster, run) for job, run in runs.items()} == dict.fromkeys(runs, "SUCCESS")
+    said = stack.run(ONE_OP, seconds=180)
+    pod = pod_of(cluster, said)
+    # The image of the code server, by the same name.
+    path = "--output=jsonpath={.spec.template.spec.containers[0].image}"
+    server = cluster.kubectl("get", "deployment/code-location", f"--namespace={cluster.name}", path)
+    assert pod["spec"]["containers"][0]["image"] == server
+    assert stack.tags_of(said)["dagster/image"] == server
+    cluster.kubectl(
+        "delete", "jobs", f"--namespace={cluster.name}", f"job-name={said}", check=False
+    )
+    cluster.kubectl("delete", "pod", pod["metadata"]["name"], f"--namespace={cluster.name}")
+    assert "".join(stack.captured(said)).strip()
+    kept = docker("exec", f"{cluster.name}-store", "find", "/data/kept/here/outputs", "-type", "f")
+    assert "/summed_even_numbers" in kept
+    assert runs["process_numbers"] in kept
+
+
+def test_runs_are_spread_over_the_nodes_and_all_end(cluster):
+    runs = [cluster.stack.launch(ONE_OP) for _ in range(12)]
+    assert {ended(cluster, run, 400) for run in runs} == {"SUCCESS"}
+    nodes = {pod_of(cluster, run)["spec"]["nodeName"] for run in runs}
+    assert len(nodes) > 1, nodes
+
+
+def test_a_run_that_has_no_place_fails_with_the_scheduler_s_reason_and_starts_never(cluster):
+    stack = cluster.stack
+    run = stack.launch(ONE_OP, tags={**on_node("nowhere"), "dagster/max_retries": "0"})
+    assert stack.finished(run, 180) == "FAILURE"
+    said = stack.said_of(run)
+    assert "No node takes the pod: 0/3 nodes are available" in said, said
+    wait_until(lambda: pod_of(cluster, run) is None, "the pod to be gone")
+
+
+def test_a_run_that_needs_too_much_memory_says_so(cluster):
+    stack = cluster.stack
+    run = stack.launch("exceed_the_memory", tags={"dagster/max_retries": "0"})
+    assert stack.finished(run, 180) == "FAILURE"
+    assert "memory" in stack.said_of(run), stack.said_of(run)
+
+
+def test_a_run_ends_when_it_is_terminated(cluster):
+    stack = cluster.stack
+    run = stack.launch("hang")
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    stack.terminate(run)
+    assert stack.finished(run) == "CANCELED"
+    wait_until(lambda: pod_of(cluster, run) is None, "the pod to be gone")
+
+
+def test_a_pod_reaches_what_the_networks_of_compose_let_it_reach_and_nothing_else(cluster):
+    services = ("postgres:5432", "webserver.ui:3000", "sign_in:8000", "code_location:4000")
+    api = "10.96.0.1:443"
+    reached = {}
+    for deployment in ("webserver", "daemon", "code-location", "edge", "sign-in"):
+        words = ("exec", f"--namespace={cluster.name}", f"deployment/{deployment}", "--")
+        said = cluster.kubectl(*words, "python", "-c", CONNECTS, *services, api)
+        reached[deployment] = set(said.split())
+    own = {
+        "webserver": "webserver.ui:3000",
+        "sign-in": "sign_in:8000",
+        "code-location": "code_location:4000",
+    }
+    # A pod may reach itself through its Service.
+    seen = {name: found - {own.get(name)} for name, found in reached.items()}
+    assert seen == {
+        "webserver": {"postgres:5432", "code_location:4000", "sign_in:8000", api},
+        "daemon": {"postgres:5432", "code_location:4000", api},
+        "code-location": {"postgres:5432"},
+        "edge": {"webserver.ui:3000", "sign_in:8000"},
+        "sign-in": {"webserver.ui:3000"},
+    }
+
+
+# What an attacker who writes rows of runs would have the daemon create. Each changes a Job that is
+# allowed; the path is one of its fields.
+ADDED = "one more"
+POD = "spec", "template", "spec"
+CONTAINER = (*POD, "containers", 0)
+SECRET = {"name": "x", "secret": {"secretName": "owner-credentials"}}
+ATTACKS = {
+    "the database owner's password": ((*POD, "volumes", ADDED), SECRET),
+    "a folder of the node": ((*POD, "volumes", ADDED), {"name": "x", "hostPath": {"path": "/"}}),
+    "a token of the cluster": ((*POD, "volumes", ADDED), {"name": "x", "projected": {
+        "sources": [{"serviceAccountToken": {"path": "token"}}]}}),
+    "the daemon's account": ((*POD, "serviceAccountName"), "daemon"),
+    "an account's token": ((*POD, "automountServiceAccountToken"), True),
+    "the node's network": ((*POD, "hostNetwork"), True),
+    "the node's processes": ((*POD, "hostPID"), True),
+    "root": ((*POD, "securityContext", "runAsUser"), 0),
+    "another user": ((*POD, "securityContext", "runAsUser"), 999),
+    "another group": ((*POD, "securityContext", "supplementalGroups"), [0]),
+    "rights on the node": ((*CONTAINER, "securityContext"), {"privileged": True}),
+    "a capability": ((*CONTAINER, "securityContext", "capabilities", "add"), ["NET_ADMIN"]),
+    "a writable root": ((*CONTAINER, "securityContext", "readOnlyRootFilesystem"), False),
+    "another image": ((*CONTAINER, "image"), "alpine:latest"),
+    "another command": ((*CONTAINER, "command"), ["sh", "-c", "id", "--"]),
+    "other arguments": ((*CONTAINER, "args"), ["sh", "-c", "id", "x"]),
+    "more memory": ((*CONTAINER, "resources", "limits", "memory"), "64Gi"),
+    "no limit": ((*CONTAINER, "resources"), {}),
+    "more of the processor": ((*CONTAINER, "resources", "limits", "cpu"), "16"),
+    "a variable": ((*CONTAINER, "env"), [{"name": "LD_PRELOAD", "value": "/x.so"}]),
+    "a secret as a variable": ((*CONTAINER, "env"), [{"name": "NOTIFICATION_WEBHOOK_URL",
+        "valueFrom": {"secretKeyRef": {"name": "owner-credentials", "key": "pgpass"}}}]),
+    "variables of a Secret": ((*CONTAINER, "envFrom"), [{"secretRef": {"name": "files"}}]),
+    "a second container": ((*POD, "initContainers"), [{"name": "x", "image": "alpine"}]),
+    "a port of the node": ((*CONTAINER, "ports"), [{"containerPort": 80, "hostPort": 80}]),
+    "a probe as a way to connect": ((*CONTAINER, "livenessProbe"), {"tcpSocket": {"port": 22}}),
+    "a hook": ((*CONTAINER, "lifecycle"), {"preStop": {"exec": {"command": ["id"]}}}),
+    "a node": ((*POD, "nodeName"), "node0"),
+    "priority over the stack": ((*POD, "priorityClassName"), "system-node-critical"),
+    "the web server's clients": (("spec", "template", "metadata", "labels",
+        "app.kubernetes.io/name"), "webserver"),
+    "another network": (("spec", "template", "metadata", "labels",
+        "network.dagster.stack/ui"), ""),
+    "another location's secrets": (("spec", "template", "metadata", "labels",
+        "dagster.stack/location"), "warehouse_location"),
+    "many pods": (("spec", "parallelism"), 50),
+    "many attempts": (("spec", "backoffLimit"), 50),
+    "a volume elsewhere": ((*CONTAINER, "volumeMounts"),
+        [{"name": "work", "mountPath": "/opt/code"}]),
+    "every node": ((*POD, "tolerations"), [{"operator": "Exists"}]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def job(cluster):
+    """The Job of a run, as the daemon creates it."""
+    run = cluster.stack.run(ONE_OP, seconds=180)
+    words = ("get", "jobs", f"--namespace={cluster.name}", "--output=json")
+    made = json.loads(cluster.kubectl(*words, f"--selector=dagster/run-id={run}"))["items"][0]
+    made["metadata"] = {"name": "copy", "labels": labels_of(made["metadata"])}
+    made["spec"].pop("selector")
+    made.pop("status")
+    made["spec"]["template"]["metadata"]["labels"] = labels_of(made["spec"]["template"]["metadata"])
+    return made
+
+
+def labels_of(metadata):
+    """Without those that the cluster adds."""
+    added = "controller-uid", "job-name"
+    return {k: v for k, v in metadata["labels"].items() if not k.endswith(added)}
+
+
+def create(cluster, made, account="daemon"):
+    user = f"--as=system:serviceaccount:{cluster.name}:{account}"
+    words = ("create", "--dry-run=server", f"--namespace={cluster.name}", user, "--filename=-")
+    return cluster.kubectl(*words, given=json.dumps(made), check=False)
+
+
+def test_the_daemon_may_create_the_job_of_a_run(cluster, job):
+    assert "job.batch/copy created" in create(cluster, job)
+    assert "cannot create resource" in create(cluster, job, "webserver")
+    assert "cannot create resource" in create(cluster, job, "runs")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_forged_run_gets_nothing_that_dagster_yaml_does_not_give(cluster, job, attack):
+    path, value = ATTACKS[attack]
+    forged = copy.deepcopy(job)
+    place = forged
+    for step in path[:-1]:
+        place = place[step] if isinstance(step, int) else place.setdefault(step, {})
+    if path[-1] == ADDED:
+        place.append(value)
+    else:
+        place[path[-1]] = value
+    if path[-1] == "hostPID":  # Kubernetes takes no pod with both
+        place.pop("shareProcessNamespace")
+    said = create(cluster, forged)
+    assert "created" not in said, said
+    assert "refused: " in said, said
+
+
+@pytest.mark.parametrize("account", ["daemon", "webserver", "runs", "default"])
+def test_an_account_of_the_stack_can_do_nothing_else_on_the_cluster(cluster, account):
+    user = f"--as=system:serviceaccount:{cluster.name}:{account}"
+    listed = cluster.kubectl("auth", "can-i", "--list", user, f"--namespace={cluster.name}")
+    rights = {
+        (line.split()[0], line.rpartition("[")[2].rstrip("]"))
+        for line in listed.splitlines()[1:]
+        if not line.startswith(("self", " ")) and line.split()[0] != "Resources"
+    }
+    look = {("pods/log", "get"), ("pods", "get list delete")}
+    expected = {
+        "daemon": look | {("jobs.batch", "create get list delete")},
+        "webserver": look | {("jobs.batch", "get list delete")},
+    }
+    assert rights == expected.get(account, set())
+
+
+def test_the_run_of_a_lost_node_is_launched_again_elsewhere_within_a_minute(cluster):
+    stack = cluster.stack
+    cluster.kubectl("cordon", "node0", "node1")
+    run = stack.launch("hang")
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    cluster.kubectl("uncordon", "node0", "node1")
+    assert pod_of(cluster, run)["spec"]["nodeName"] == LOST
+    docker("kill", cluster.node(2))
+    wait_until(lambda: stack.status_of(run) in FINAL, "the run to be given up", 75)
+    assert stack.status_of(run) == "FAILURE"
+    assert f"taken from the node {LOST}" in stack.said_of(run), stack.said_of(run)
+    (again,) = wait_until(lambda: stack.retries_of(run), "the run to be launched again", 60)
+    stack.terminate(again)
+    docker("start", cluster.node(2))
+    wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
+    # Its image is still there, and it is used again.
+    assert stack.run(ONE_OP, seconds=180, tags=on_node(LOST))
+
+
+def test_the_control_plane_restarts_and_runs_go_on(cluster):
+    stack = cluster.stack
+    run = stack.launch("hang")
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    docker("exec", cluster.node(0), "pkill", "-9", "-f", "kube-apiserver --etcd")
+    wait_until(lambda: cluster.ready() == 3, "the API server", 180)
+    # kubectl's way to the edge goes through it.
+    wait_until(lambda: answers(stack), "the web UI")
+    assert stack.status_of(run) == "STARTED"
+    stack.run(ONE_OP, seconds=240)
+    stack.terminate(run)
+    assert stack.finished(run) == "CANCELED"

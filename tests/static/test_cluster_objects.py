@@ -1,0 +1,151 @@
+"""What the cluster gets is what docker-compose.yml and dagster.yaml say. Needs no cluster."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from control_plane.cluster import admission, manifests, run_pods
+from control_plane.cluster.run_pods import NETWORK_LABEL, name_of
+from support import ROOT
+
+ADDRESS = "10.96.7.7"
+API = [{"ip": "192.0.2.1", "port": 6443}]
+INSTANCE = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def compose():
+    settings = {"PATH": os.environ["PATH"], "STORE": "s3", "STORE_CONFIG": "/dev/zero"}
+    command = "docker", "compose", "--env-file=/dev/null", "--profile=cluster", "--profile=viewer"
+    done = subprocess.run(
+        [*command, "config", "--format=json"], env=settings, cwd=ROOT, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def stack(compose):
+    images = {
+        one["image"]: {
+            "ref": f"registry/{one['image']}@sha256:1",
+            "entrypoint": [],
+            "cmd": ["x"],
+            "user": "10001",
+        }
+        for one in compose["services"].values()
+    }
+    made = manifests.Stack(compose, images, {}, API, {"code_location": ["earlier"]})
+    addresses = dict.fromkeys(made.services, ADDRESS)
+    return manifests.Stack(compose, images, addresses, API, {"code_location": ["earlier"]})
+
+
+@pytest.fixture(scope="module")
+def objects(stack, monkeypatch_module):
+    return {
+        (one["kind"], one["metadata"]["name"]): one
+        for phase in manifests.phases(stack).values()
+        for one in phase
+    }
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield patch
+
+
+def workload(objects, service):
+    kind = "StatefulSet" if service == "postgres" else "Deployment"
+    return objects[kind, name_of(service)]["spec"]["template"]
+
+
+def test_each_service_has_its_limits_user_and_root_on_the_cluster(stack, compose, objects):
+    assert {"edge", "sign_in", "webserver", "webserver_viewer", "daemon", "code_location"} <= set(
+        stack.services
+    )
+    for name in stack.services:
+        service, pod = compose["services"][name], workload(objects, name)["spec"]
+        (container,) = pod["containers"]
+        assert container["resources"]["limits"]["memory"] == str(service["mem_limit"])
+        assert container["resources"]["limits"]["cpu"] == f"{service['cpus']:g}"
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        # The probe of Compose, word for word but for the pod's own address.
+        probe = container["readinessProbe"]["exec"]["command"][2]
+        assert probe.startswith(f"exec {service['healthcheck']['test'][1]}")
+
+
+def test_each_pod_is_on_the_networks_of_its_service_and_the_policies_are_theirs(
+    stack, compose, objects
+):
+    for name in stack.services:
+        labels = workload(objects, name)["metadata"]["labels"]
+        on = {label.removeprefix(NETWORK_LABEL) for label in labels if NETWORK_LABEL in label}
+        assert on == set(compose["services"][name].get("networks") or {})
+    for network, described in compose["networks"].items():
+        (rule,) = objects["NetworkPolicy", f"from-{network}"]["spec"]["egress"]
+        outside = [one["ipBlock"] for one in rule["to"] if "ipBlock" in one]
+        assert bool(outside) != bool(described.get("internal")), network
+        assert all("192.0.2.1/32" in one["except"] for one in outside)
+    assert objects["NetworkPolicy", "nothing"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_only_web_server_and_daemon_have_rights_on_the_cluster(stack, objects):
+    mounted = {
+        name
+        for name in stack.services
+        if workload(objects, name)["spec"]["automountServiceAccountToken"]
+    }
+    assert mounted == {"webserver", "daemon"}
+
+
+def test_each_pod_has_the_password_of_its_own_role_only(stack, compose, objects):
+    for name in stack.services:
+        given = {one["source"] for one in compose["services"][name].get("volumes", [])}
+        wanted = {one for one in given if one.endswith("-credentials")}
+        volumes = workload(objects, name)["spec"]["volumes"]
+        secrets = {one["secret"]["secretName"] for one in volumes if "secret" in one}
+        assert {one for one in secrets if one.endswith("-credentials")} == wanted, name
+
+
+def test_what_listens_is_what_the_edge_the_probes_and_the_workspace_connect_to(stack):
+    caddyfile = (ROOT / "control_plane/edge/Caddyfile").read_text()
+    asked = set(re.findall(r"reverse_proxy (\w+):(\d+)", caddyfile))
+    asked |= {(host, "3000") for host in re.findall(r"import from (\w+)\.ui", caddyfile)}
+    for host, port in asked:
+        service = {"viewer": "webserver_viewer"}.get(host, host)
+        assert int(port) in {p for ports in stack.listens(service).values() for p in ports}, host
+
+
+def test_a_run_has_what_dagster_yaml_gives_it(monkeypatch_module):
+    config = run_pods.config_of(INSTANCE["run_launcher"]["config"], "name", 60)
+    container = config["run_k8s_config"]["container_config"]
+    assert container["resources"]["limits"] == {"memory": str(2**30), "cpu": "1"}
+    assert container["security_context"]["capabilities"] == {"drop": ["ALL"]}
+    assert config["run_k8s_config"]["pod_spec_config"]["termination_grace_period_seconds"] == 30
+    assert f"{NETWORK_LABEL}runs" in config["run_k8s_config"]["job_metadata"]["labels"]
+    # Each mount of a run is one of the rules, and no other.
+    rules = "".join(admission.rules(config).values())
+    assert all(f"{one['name']} {one['mount_path']}" in rules for one in container["volume_mounts"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"devices": ["/dev/kvm"]}, "devices has no meaning on a cluster"),
+        ({"volumes": ["/srv/files:/files"]}, "/files: nodes share no volumes"),
+    ],
+)
+def test_what_a_pod_would_not_get_is_refused_by_name(change, said):
+    launcher = copy.deepcopy(INSTANCE["run_launcher"]["config"])
+    launcher["container_kwargs"] |= change
+    with pytest.raises(run_pods.Refused, match=said):
+        run_pods.config_of(launcher, "name", 60)
