@@ -140,7 +140,7 @@ class KubernetesRunLauncher(WatchedLauncher, K8sRunLauncher):
         return last_lines(said.encode(), LINES, run.run_id)
 
     def stop(self, run: DagsterRun) -> None:
-        """Deletes the Job of a run, and its pod, which gets SIGTERM. Notes what a pod waited for."""
+        """Notes what a pod waited for, and deletes the Job with its pod, which gets SIGTERM."""
         pod = self._pod_of(get_job_name_from_run_id(run.run_id))
         if pod and pod["status"]["phase"] == "Pending":
             self._instance.report_engine_event(_why_pending(pod), run)
