@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from cli import builds, commands, containers, database, outdated, piped, settings
+from cli import builds, commands, containers, outdated, piped, settings
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -84,11 +84,6 @@ class Backups:
         engine = set(docker(*commands.volumes(self.stack.name)).split())
         return {name: volume for name, volume in self.volumes.items() if volume in engine}
 
-    def empty(self) -> None:
-        """Deletes the volumes that a `fill` has made. The stack must be down."""
-        if self.there:
-            docker("volume", "rm", *self.there.values())
-
     def write(self, target: Path) -> None:
         """Writes a backup. The file is complete when it has this name."""
         manifest = {"stack": self.stack.name}
@@ -138,9 +133,9 @@ class Backups:
         """
         for name in found["volumes"]:
             docker(*commands.create_volume(self.stack.name, name))
-        self.stack.compose(*commands.start("postgres"))
-        # `docker compose up` looks at this (control_plane/migrate.py), and at no volume.
-        database.rows(self.stack, "COMMENT ON DATABASE dagster IS 'half restored'")
+        # One by one: the mark of a restore makes `prepare` refuse any other start.
+        self.stack.compose(*commands.prepare("prepare", "restore"))
+        self.stack.compose(*commands.start("--no-deps", "postgres"))
         self._read(file, "files", volumes=self.there, writable=True)
         restore = self.stack.command(
             "exec", "--no-TTY", "postgres", "pg_restore", "--username=postgres", "--dbname=dagster",
@@ -151,7 +146,6 @@ class Backups:
         differ = self.compare(file)
         if differ:
             raise StackError(f"{len(differ)} tables or files are not the same: {differ[0]}")
-        database.rows(self.stack, "COMMENT ON DATABASE dagster IS NULL")
 
     def _read(
         self, file: Path, what: str, *, out: IO[bytes] | None = None,

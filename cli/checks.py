@@ -8,15 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cli import commands, dotenv, store, values
+from cli import dotenv, marks, store, values
 from cli.errors import StackError
 from cli.output import note
-from cli.stack import Stack, docker
+from cli.stack import Stack
 
 # All variables of .env reach the services, and these decide how a program starts.
 RESERVED = ("DAGSTER_HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "PYTHONHOME", "PYTHONPATH")
-# A volume that a stack has while it is filled from a backup.
-RESTORING = "restoring"
 # The engine's socket in the guard's container.
 ENGINE = "/var/run/docker.sock"
 
@@ -24,7 +22,7 @@ ENGINE = "/var/run/docker.sock"
 def refuse(stack: Stack) -> None:
     """Raises StackError when the stack cannot be started, before anything is built."""
     for check in (
-        refuse_half_restored,
+        marks.refuse_half_restored,
         refuse_bad_settings,
         refuse_missing_files,
         refuse_taken_port,
@@ -108,22 +106,3 @@ def refuse_taken_port(stack: Stack) -> None:
                 f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it, or"
                 f" set HTTP_PORT (and BIND_ADDRESS) to something free, e.g. HTTP_PORT={port + 1}"
             ) from None
-
-
-def mark(stack: Stack) -> str:
-    """The engine's name of the volume that a stack has while it is filled from a backup."""
-    return f"{stack.name}_{RESTORING}"
-
-
-def is_being_restored(stack: Stack) -> bool:
-    """Whether a restore goes on, or was interrupted."""
-    return mark(stack) in docker(*commands.volumes(stack.name)).split()
-
-
-def refuse_half_restored(stack: Stack) -> None:
-    """Raises StackError when a restore did not come to its end."""
-    if is_being_restored(stack):
-        raise StackError(
-            f"a restore of {stack.name} was interrupted, and its data is not complete: ./stack"
-            " restore FILE again, or ./stack destroy"
-        )

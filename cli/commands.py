@@ -115,6 +115,11 @@ def in_web_server(command: Sequence[str], location: str, *, terminal: bool) -> l
     return ["exec", *([] if terminal else ["--no-TTY"]), named, "webserver", *command]
 
 
+def prepare(*command: str) -> list[str]:
+    """For Compose: runs a command in the container of `prepare`, which has all credentials."""
+    return ["run", "--rm", "--no-TTY", "--no-deps", "prepare", *command]
+
+
 def containers_of(stack: str, label: str) -> list[str]:
     """For docker: lists the IDs of a stack's containers with a label such as STEP_LABEL."""
     return ["ps", "--all", "--quiet", f"--filter=label={label}={stack}"]

@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from cli import builds, checks, commands
+from cli import builds, commands, marks
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import Stack
@@ -92,7 +92,7 @@ def start(stack: Stack) -> None:
         StackError: A restore was interrupted, or a service does not start.
     """
     stack = Stack(stack.root, stack.environment)  # POSTGRES_IMAGE is another one
-    checks.refuse_half_restored(stack)
+    marks.refuse_half_restored(stack)
     builds.build_only(stack, ["prepare"])
     stack.compose(*commands.start())
 

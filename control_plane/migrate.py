@@ -27,7 +27,6 @@ def main() -> None:
             _ = instance.run_coordinator
             refuse_other_store(instance)
             runs = cast("PostgresRunStorage", instance.run_storage)
-            refuse_half_restored(runs)
             # Creates missing tables. With the setting in dagster.yaml no other role tries to.
             DagsterPostgresStorage(runs.postgres_url, should_autocreate_tables=True)
             instance.upgrade(lambda line: print(f"migrate: {line}"))
@@ -51,17 +50,6 @@ def refuse_other_store(instance: DagsterInstance) -> None:
     is_built_for_store = logs.module_name == object_store.LOG_MANAGER["module"]
     if is_built_for_store != bool(object_store.configured()):
         raise RuntimeError("STORE in .env is not what the images were built with: make up")
-
-
-def refuse_half_restored(runs: PostgresRunStorage) -> None:
-    """Raises an error when a restore (cli/backups.py) has not filled the database and volumes."""
-    with runs.connect() as connection:
-        said = connection.exec_driver_sql(
-            "SELECT shobj_description(oid, 'pg_database') FROM pg_database"
-            " WHERE datname = current_database()"
-        ).scalar()
-    if said == "half restored":
-        raise RuntimeError("a restore goes on or was interrupted: ./stack restore FILE again")
 
 
 if __name__ == "__main__":

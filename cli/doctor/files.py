@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cli import checks
+from cli import checks, marks
 from cli.doctor import Finding
 from cli.errors import StackError
 from cli.stack import Stack
@@ -12,7 +12,7 @@ from cli.stack import Stack
 
 def restore(stack: Stack) -> Iterator[Finding]:
     """No restore was interrupted."""
-    yield from _refused("restore", checks.refuse_half_restored, stack, "nothing else before that")
+    yield from _refused("restore", marks.refuse_half_restored, stack, "nothing else before that")
 
 
 def settings(stack: Stack) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from cli import backups, locks
+from cli import backups, locks, marks
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import Stack
@@ -29,6 +29,7 @@ def make(stack: Stack, flags: Namespace) -> Path:
     """Makes a backup; returns its file, or raises StackError."""
     if flags.keep is not None and flags.keep < 1:
         raise StackError("--keep: at least 1")
+    marks.refuse_half_restored(stack)
     if stack.services().get("postgres", {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")
     folder = stack.root / (flags.to or backups.folder(stack))

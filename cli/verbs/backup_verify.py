@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import backups, checks, commands, locks, reading
+from cli import backups, commands, locks, marks, reading
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -32,22 +32,22 @@ def run(stack: Stack, flags: Namespace) -> None:
         backup = backups.Backups(copy, passphrase=flags.passphrase, key=flags.key)
         known = backups.Backups(stack).volumes
         backup.volumes = {name: f"{copy.name}_{name}" for name in known}
-        if docker(*commands.volumes(name)).split() and not checks.is_being_restored(copy):
+        if docker(*commands.volumes(name)).split() and not marks.is_set(copy, marks.RESTORING):
             raise StackError(f"there is a stack {name}, which a verification would delete")
         backup.build()
         try:
             found = backup.check(file)
             backup.refuse_unknown(file, found)
-            docker(*commands.create_volume(name, checks.RESTORING))
+            marks.put(copy, marks.RESTORING)
             try:
                 down.stop(copy, volumes=True)
-                backup.empty()
+                marks.empty(copy)
                 say(f"restoring into the stack {copy.name}")
                 backup.fill(file, found)
             finally:
                 down.stop(copy, volumes=True)
-                backup.empty()
-                docker("volume", "rm", checks.mark(copy))
+                marks.empty(copy)
+                marks.remove(copy, marks.RESTORING)
         finally:
             docker("image", "rm", *backup.images())
     rows = sum(count for count, _ in found["tables"].values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from argparse import ArgumentParser, Namespace
 
-from cli import backups, checks, commands, locks, reading, settings
+from cli import backups, commands, locks, marks, reading, settings
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -25,7 +25,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     if subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False).returncode:
         raise StackError("this machine is not ready: the reason is above")
     with locks.alone(stack, "backup"):
-        begun = checks.is_being_restored(stack)
+        begun = marks.is_set(stack, marks.RESTORING)
         if not begun and not flags.replace:
             refuse_data(stack)
         backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
@@ -36,16 +36,13 @@ def run(stack: Stack, flags: Namespace) -> None:
         # Your files may define volumes of their own.
         backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
         backup.refuse_unknown(file, found)
+        marks.begin_restore(stack)
         if begun or flags.replace:
             say("deleting the data that is there")
-            # From here on, an interrupted restore is named by `status` and `up`.
-            docker(*commands.create_volume(stack.name, checks.RESTORING))
-            down.stop(stack, volumes=True)
-            backup.empty()
-        docker(*commands.create_volume(stack.name, checks.RESTORING))
+            delete(stack)
         say("filling the stack")
         backup.fill(file, found)
-        docker("volume", "rm", checks.mark(stack))
+        marks.end_restore(stack)
     rows = sum(count for count, _ in found["tables"].values())
     say(
         f"{stack.name} has the data of {found['stack']}: {rows} rows, every table and file compared"
@@ -54,6 +51,15 @@ def run(stack: Stack, flags: Namespace) -> None:
         stack.compose(*commands.down())
         return
     up.run(stack, Namespace())
+
+
+def delete(stack: Stack) -> None:
+    """Stops the stack, and deletes its data, but no mark, as `down --volumes` would."""
+    down.stop_runs(stack)
+    # And volumes without a name.
+    stack.with_all_profiles.compose("rm", "--stop", "--force", "--volumes")
+    stack.with_all_profiles.compose(*commands.down())
+    marks.empty(stack)
 
 
 def refuse_data(stack: Stack) -> None:

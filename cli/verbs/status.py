@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 
-from cli import checks, health
+from cli import health, marks
 from cli.errors import StackError
 from cli.output import say, table
 from cli.stack import Stack
@@ -18,7 +18,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError that names what is wrong and what to do."""
-    checks.refuse_half_restored(stack)
+    marks.refuse_half_restored(stack)
     states = stack.services()
     rows = [["part", "state", "health", "since"]]
     for service in stack.config["services"]:

@@ -13,6 +13,12 @@ readonly CLIENT_DIR=/run/dagster-credentials   # contains one volume for the cli
 readonly ROLES="owner control code viewer"     # dagster_owner and so on: roles.sql
 readonly SIGN_IN_DIR=/run/sign-in-credentials  # the passwords of the web UI's users
 
+# `./stack restore` sets this mark first and removes it last (cli/marks.py).
+if [ -e "$SERVER_DIR/restoring" ] && [ "${1:-}" != restore ]; then
+    echo "prepare: refused, nothing was touched: a restore goes on or was interrupted: ./stack restore FILE again, or ./stack destroy" >&2
+    exit 1
+fi
+
 volume_major=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
 if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
     echo "prepare: refused, nothing was touched: the volume postgres-data was made by PostgreSQL $volume_major, this stack runs PostgreSQL $PG_MAJOR. Set POSTGRES_IMAGE to a PostgreSQL $volume_major image and rebuild, or move the data (docs/how-to/upgrade.md)." >&2

@@ -3,8 +3,10 @@
 import gzip
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 import time
@@ -278,18 +280,29 @@ def test_a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_complete(
     assert not docker("ps", "--all", "--quiet", left)
 
 
-def test_compose_alone_refuses_a_database_that_is_half_restored(original):
-    original.sql("COMMENT ON DATABASE dagster IS 'half restored'")
-    try:
-        done = subprocess.run(
-            original.command("run", "--rm", "--no-deps", "migrate"),
-            cwd=original.root, env=original.environment, capture_output=True, text=True,
-            check=False,
+@pytest.mark.whole
+def test_a_restore_that_is_killed_as_it_begins_to_fill_is_refused_by_compose_alone_as_well(
+    original, plain, new_stack
+):
+    copy = new_stack("empty")
+    for moment in (0, 1):  # for the second one it deletes what there is first
+        verb = subprocess.Popen(
+            [*COMMAND, "restore", str(plain), "--no-start"], cwd=copy.root, text=True,
+            env=copy.environment, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-    finally:
-        original.sql("COMMENT ON DATABASE dagster IS NULL")
-    assert done.returncode == 1
-    assert "a restore goes on or was interrupted" in done.stdout + done.stderr
+        assert "filling the stack\n" in iter(verb.stdout.readline, "")
+        time.sleep(moment)
+        os.killpg(verb.pid, signal.SIGKILL)
+        verb.wait()
+        up = copy.command("up", "--detach")
+        assert subprocess.run(up, cwd=copy.root, env=copy.environment, check=False).returncode == 1
+        assert "daemon" not in docker("ps", f"--filter=name={copy.name}-")
+        said = copy.compose("logs", "prepare").stdout
+        assert "a restore goes on or was interrupted: ./stack restore FILE again" in said
+    done = copy.verb("restore", str(plain), "--no-start")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    copy.compose("up", "--detach", "--wait", "edge")
+    assert copy.status_of(original.asset_run) == "SUCCESS"
 
 
 @TIMES
@@ -301,7 +314,7 @@ def test_a_restore_that_is_killed_is_named_and_done_again_and_can_be_looked_at(
         kill(copy, moment, "restore", str(plain), "--no-start")
         volumes = docker("volume", "ls", "--quiet").split()
         if f"{copy.name}_restoring" in volumes:
-            for verb in ("status", "up"):
+            for verb in ("status", "up", "backup"):
                 done = copy.verb(verb)
                 assert done.returncode == 1
                 assert "a restore" in done.stderr

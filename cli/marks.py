@@ -1,0 +1,63 @@
+"""Marks that a stack has while a command changes it. If the command is killed, they name it.
+
+A mark is an empty volume. Compose does not know it, so `docker compose down --volumes` leaves it.
+"""
+
+from __future__ import annotations
+
+from cli import commands
+from cli.errors import StackError
+from cli.stack import Stack, docker
+
+RESTORING, ROTATING = "restoring", "rotating"
+# Compose alone sees no mark: control_plane/postgres/prepare.sh looks for this file.
+VOLUME, FILE = "postgres-credentials", "/run/postgres-credentials/restoring"
+
+
+def name(stack: Stack, what: str) -> str:
+    """The engine's name of a mark."""
+    return f"{stack.name}_{what}"
+
+
+def is_set(stack: Stack, what: str) -> bool:
+    """Whether a command goes on, or was interrupted."""
+    return name(stack, what) in docker(*commands.volumes(stack.name)).split()
+
+
+def put(stack: Stack, what: str) -> None:
+    """Sets a mark."""
+    docker(*commands.create_volume(stack.name, what))
+
+
+def remove(stack: Stack, what: str) -> None:
+    """Removes a mark."""
+    docker("volume", "rm", name(stack, what))
+
+
+def begin_restore(stack: Stack) -> None:
+    """Marks a stack before anything is deleted or filled: from then on nothing starts it."""
+    put(stack, RESTORING)
+    stack.compose(*commands.prepare("touch", FILE))
+
+
+def end_restore(stack: Stack) -> None:
+    """Removes the marks of a restore that came to its end."""
+    stack.compose(*commands.prepare("rm", "--force", FILE))
+    remove(stack, RESTORING)
+
+
+def empty(stack: Stack) -> None:
+    """Deletes the volumes of a stack that is down, but not the marks of its restore."""
+    kept = {name(stack, RESTORING), stack.config["volumes"][VOLUME]["name"]}
+    there = sorted(set(docker(*commands.volumes(stack.name)).split()) - kept)
+    if there:
+        docker("volume", "rm", *there)
+
+
+def refuse_half_restored(stack: Stack) -> None:
+    """Raises StackError when a restore did not come to its end."""
+    if is_set(stack, RESTORING):
+        raise StackError(
+            f"a restore of {stack.name} was interrupted, and its data is not complete: ./stack"
+            " restore FILE again, or ./stack destroy"
+        )
