@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +107,19 @@ class Client:
             raise StackError(f"GraphQL at {self.endpoint.url}: {error}: is the stack up?") from None
         finally:
             connection.close()
-        if response.status != 200:
-            raise StackError(f"GraphQL at {self.endpoint.url}: {response.status}: {text.strip()}")
-        answer = json.loads(text)
-        if answer.get("errors"):
-            raise StackError(f"GraphQL at {self.endpoint.url}: {answer['errors'][0]['message']}")
+        if response.status == 401:
+            raise StackError(
+                f"{self.endpoint.url} refuses the password that is stored (401). If a rotation was"
+                " interrupted: make rotate"
+            )
+        answer: dict[str, Any] = {}
+        with suppress(ValueError):  # of the edge, it is a line of text
+            answer = json.loads(text)
+        if response.status != 200 or "data" not in answer or answer.get("errors"):
+            # Dagster's errors have stack traces.
+            said: str = answer["errors"][0]["message"] if answer.get("errors") else text
+            first = said.strip().partition("\n")[0]
+            raise StackError(f"GraphQL at {self.endpoint.url}: {response.status}: {first}")
         return answer["data"]
 
     def launch(

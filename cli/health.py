@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from cli import commands, dotenv
+from cli import commands, dotenv, marks
 from cli.client import LOCATIONS, REPOSITORIES, VARIABLES
 from cli.stack import Stack, docker
 
@@ -27,6 +27,8 @@ def problems(stack: Stack) -> list[str]:
 def problems_of_services(stack: Stack) -> list[str]:
     """Services that do not run, are unhealthy, or run twice: a line for each."""
     found: list[str] = []
+    if marks.is_set(stack, marks.ROTATING):
+        found.append("passwords: a rotation goes on, or was interrupted: make rotate")
     states = stack.services()
     for service in stack.config["services"]:
         state = states.get(service)

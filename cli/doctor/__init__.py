@@ -5,11 +5,13 @@ The checks of each module are generators: what they yield is wrong. A healthy st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from cli.stack import Stack
+
+LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Finding:
     part: str
     what: str
     remedy: str
+
+    def cut(self) -> Finding:
+        """Without what follows the first line: an error can have pages."""
+        first = self.what.strip().partition("\n")[0]
+        short = first if len(first) <= LONGEST else f"{first[: LONGEST - 3]}..."
+        return replace(self, what=short)
 
 
 class Examined(Stack):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import time
@@ -19,6 +20,10 @@ LEAST_DAYS, DAY = 14, 86400
 # What the guard writes of each request that it refuses, and how far back to look.
 REFUSED, REFUSED_SINCE = '"decision": "refused"', "1h"
 
+# What a problem ends with, if it says what to do.
+REMEDY = re.compile(r"(.*): (make (?:up|deploy|rotate)|docker compose (?:unpause|logs) \w+)", re.S)
+LOOK = "make logs, then make up"
+
 
 def states(stack: Stack) -> Iterator[Finding]:
     """Each service runs and is healthy."""
@@ -28,9 +33,8 @@ def states(stack: Stack) -> Iterator[Finding]:
         return
     for problem in health.problems_of_services(stack):
         part, _, what = problem.partition(": ")
-        paused = there.get(part, {}).get("State") == "paused"
-        how = f"docker compose unpause {part}" if paused else "make logs, then make up"
-        yield Finding(part, what, how)
+        said = REMEDY.fullmatch(what)
+        yield Finding(part, said[1], said[2]) if said else Finding(part, what, LOOK)
 
 
 def volumes(stack: Stack) -> Iterator[Finding]:

@@ -64,9 +64,10 @@ def examine(stack: Stack) -> list[Finding]:
 def _of(check: Check, stack: Stack) -> list[Finding]:
     name = check.__name__.replace("_", " ")
     try:
-        return list(check(stack))
+        return [one.cut() for one in check(stack)]
     except StackError as error:
-        return [Finding(name, f"this could not be checked: {error}", "fix what is above first")]
+        what = f"this could not be checked: {error}"
+        return [Finding(name, what, "fix what is above first").cut()]
 
 
 def _in(colour: str, text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import commands, locks
+from cli import commands, locks, marks
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack
@@ -23,8 +23,9 @@ def run(stack: Stack, flags: Namespace) -> None:
     if stack.services().get("postgres", {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")
     with locks.alone(stack, "rotate"):
+        marks.put(stack, marks.ROTATING)
         # It writes the files of all clients. Who connects now waits for what follows.
-        stack.compose("run", "--rm", "--no-TTY", "--no-deps", "prepare", "prepare", "rotate")
+        stack.compose(*commands.prepare("prepare", "rotate"))
         # Postgres logs failed statements, and these contain passwords.
         quiet = "--env=PGOPTIONS=-c log_min_error_statement=panic"
         client = (
@@ -40,4 +41,5 @@ def run(stack: Stack, flags: Namespace) -> None:
         stack.compose("restart", "sign_in")
         # Until it answers, the edge answers 502.
         stack.compose(*commands.start("--no-deps", "--no-recreate", "sign_in"))
+        marks.remove(stack, marks.ROTATING)
     say("all passwords are new, and all users of the web UI are signed out (make credentials)")
