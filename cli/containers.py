@@ -58,7 +58,9 @@ def secret(stack: str, service: str, image: str, name: str, *, remove: bool) -> 
     """For docker: stores what is on stdin as a secret of a code location, or removes the secret."""
     folder = "/run/dagster-settings/secrets"  # control_plane/code_server/hand_over.py
     keep = f'install -d -m 0755 {folder} && install -m 0400 -o 10001 /dev/stdin "{folder}/.$0.new"'
-    script = f'rm "{folder}/$0"' if remove else f'{keep} && mv "{folder}/.$0.new" "{folder}/$0"'
+    gone = '{ echo "there is no secret $0" >&2; exit 1; }'
+    removal = f'test -e "{folder}/$0" || {gone}; rm "{folder}/$0"'
+    script = removal if remove else f'{keep} && mv "{folder}/.$0.new" "{folder}/$0"'
     return [
         "run", "--rm", "--interactive", "--network=none", "--user=0:0", "--cap-drop=ALL",
         "--cap-add=CHOWN", "--cap-add=DAC_OVERRIDE", "--cap-add=FOWNER", "--entrypoint=sh",

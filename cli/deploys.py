@@ -148,13 +148,18 @@ def go_live(stack: Stack, service: str, before: str) -> None:
 
 def reload(stack: Stack, service: str) -> None:
     """Makes the web server ask the code server again; raises StackError if it does not load."""
-    name = location_of(stack, service)
-    stack.graphql(RELOAD, name=name)
+    stack.graphql(RELOAD, name=location_of(stack, service))
     deadline = time.monotonic() + LOAD_SECONDS
-    while errors := [one for one in health.location_errors(stack) if f" {name} " in one]:
+    while errors := load_errors(stack, service):
         if time.monotonic() > deadline:
             raise StackError(errors[0].removesuffix(": correct it, then make deploy"))
         time.sleep(1)
+
+
+def load_errors(stack: Stack, service: str) -> list[str]:
+    """What the web server says of a code location that does not load."""
+    name = f" {location_of(stack, service)} "
+    return [one for one in health.location_errors(stack) if name in one]
 
 
 def note(stack: Stack, service: str, verb: str) -> None:

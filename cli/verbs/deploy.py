@@ -38,7 +38,9 @@ def run(stack: Stack, flags: Namespace) -> None:
         name, built = (one.config["services"][service]["image"] for one in (stack, candidate))
         image = docker("image", "inspect", "--format", "{{.Id}}", built).strip()
         try:
-            if image == before and not outdated.has_new_settings(stack, service):
+            is_new = image != before or outdated.has_new_settings(stack, service)
+            # One that does not load may have what it lacked by now: a secret, for example.
+            if not is_new and not deploys.load_errors(stack, service):
                 deploys.reload(stack, service)
                 say("nothing has changed: this code is live already")
                 return

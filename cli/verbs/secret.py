@@ -8,7 +8,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 
-from cli import commands, containers, deploys
+from cli import commands, containers, deploys, dotenv
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -33,6 +33,8 @@ def run(stack: Stack, flags: Namespace) -> None:
         raise StackError(f"{flags.name!r}: a name has up to 100 letters, digits, _, - and .")
     if f"{stack.name}_{service}-settings" not in docker(*commands.volumes(stack.name)).split():
         raise StackError(f"{service} was never started: make up")
+    if flags.remove:
+        refuse_named(stack, service, flags.name)
     value = b"" if flags.remove else _read()
     image = stack.config["services"]["postgres"]["image"]
     command = containers.secret(stack.name, service, image, flags.name, remove=flags.remove)
@@ -43,6 +45,17 @@ def run(stack: Stack, flags: Namespace) -> None:
         say(f"removed {flags.name}")
     else:
         say(f"stored: runs of {service} that start now read it (docs/how-to/secrets.md)")
+
+
+def refuse_named(stack: Stack, service: str, name: str) -> None:
+    """Raises StackError when the project's .env names a secret: its code would not load."""
+    folder = stack.projects.get(service)
+    variables = dotenv.of(folder) if folder else {}
+    for variable, value in variables.items():
+        if value == f"secret:{name}":
+            raise StackError(
+                f"{folder}/.env names {name}: first take out the line {variable}, and make deploy"
+            )
 
 
 def _read() -> bytes:

@@ -111,6 +111,27 @@ def test_a_secret_that_is_named_and_not_stored_is_refused_by_name(keeper):
     keeper.run("reads_secret")
 
 
+@pytest.mark.whole
+def test_a_server_that_lacked_a_secret_is_replaced_by_a_deploy_once_it_is_stored(keeper):
+    file = keeper.root / "code_location/.env"
+    before = file.read_text()
+    file.write_text(f"{before}LATE=secret:late\n")
+    done = keeper.verb("up")
+    assert "./stack secret late" in done.stderr
+    assert store(keeper, "late", OTHER).returncode == 0
+    done = keeper.verb("deploy")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert keeper.is_healthy()
+
+    removed = keeper.verb("secret", "late", "--remove")
+    assert removed.returncode == 1
+    assert "first take out the line LATE, and make deploy" in removed.stderr
+    file.write_text(before)
+    assert keeper.verb("deploy").returncode == 0
+    assert keeper.verb("secret", "late", "--remove").returncode == 0
+    assert keeper.verb("secret", "late", "--remove").stderr == "secret: there is no secret late\n"
+
+
 def test_all_passwords_are_replaced_while_runs_go_on_and_none_is_lost(keeper):
     files = "/run/postgres-credentials/passwords.sql", "/run/sign-in-credentials/dagster"
 

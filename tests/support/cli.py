@@ -8,19 +8,22 @@ from cli import (
     contents,
     dotenv,
     health,
+    locks,
+    marks,
     outdated,
     reference,
     settings,
     values,
 )
 from cli.__main__ import VERBS, main, name_of
-from cli.client import FINAL, LAUNCH, RUN, basic
+from cli.client import FINAL, LAUNCH, RUN, Client, Endpoint, basic
 from cli.commands import STACK_LABEL
+from cli.doctor import Finding
 from cli.errors import StackError
 from cli.health import problems
 from cli.output import ask
 from cli.stack import OPERATOR, Stack, docker
-from cli.verbs import rollback, secret
+from cli.verbs import rollback, rotate, secret
 from cli.verbs.sizes import proposed
 
 # Runs a verb; relative to a checkout.
@@ -34,6 +37,9 @@ __all__ = [
     "RUN",
     "STACK_LABEL",
     "VERBS",
+    "Client",
+    "Endpoint",
+    "Finding",
     "Stack",
     "StackError",
     "ask",
@@ -46,13 +52,16 @@ __all__ = [
     "docker",
     "dotenv",
     "health",
+    "locks",
     "main",
+    "marks",
     "name_of",
     "outdated",
     "problems",
     "proposed",
     "reference",
     "rollback",
+    "rotate",
     "secret",
     "settings",
     "values",
