@@ -22,6 +22,9 @@ RELOAD = """mutation Reload($name: String!) {
 # Of a code server that stops: longer than its own time for calls in progress.
 STOP_SECONDS = 90
 LOAD_SECONDS = 60
+# The verb of a deploy until it is whole: one that is killed keeps it, and no rollback goes there.
+UNFINISHED = "unfinished"
+DONE, FORGOTTEN = "UPDATE deploys SET verb = 'deploy'", "DELETE FROM deploys"
 # As start_period in docker-compose.yml.
 START_SECONDS = 120
 
@@ -46,8 +49,7 @@ def servers(stack: Stack, service: str) -> list[tuple[str, str]]:
 
     There are two while one replaces the other.
     """
-    found = docker(*commands.service_containers(stack.name, service)).split()
-    if not found:
+    if not (found := docker(*commands.service_containers(stack.name, service)).split()):
         return []
     listed = docker("inspect", "--format", "{{.Created}} {{.Id}} {{.Image}}", *found).splitlines()
     return [(one.split()[1], one.split()[2]) for one in sorted(listed, reverse=True)]
@@ -55,15 +57,14 @@ def servers(stack: Stack, service: str) -> list[tuple[str, str]]:
 
 def hand_over(stack: Stack, service: str, *words: str) -> None:
     """Runs the one-shot that gives a code server its settings, if it has one."""
-    one_shot = f"{service}_files"
-    if one_shot in stack.config["services"]:
+    if (one_shot := f"{service}_files") in stack.config["services"]:
         stack.compose("run", "--rm", "--no-TTY", "--no-deps", one_shot, *words)
 
 
 def finish(stack: Stack, service: str) -> None:
     """Ends what an interrupted deploy has left: the newest healthy code server stays."""
-    asked = docker(*commands.service_containers(stack.name, service, one_off=True)).split()
-    if asked:  # the server that it had only to answer what it defines
+    if asked := docker(*commands.service_containers(stack.name, service, one_off=True)).split():
+        # The server that it had only to answer what it defines.
         docker("rm", "--force", *asked)
     running = [container for container, _ in servers(stack, service)]
     if len(running) < 2:
@@ -162,12 +163,11 @@ def load_errors(stack: Stack, service: str) -> list[str]:
     return [one for one in health.location_errors(stack) if name in one]
 
 
-def note(stack: Stack, service: str, verb: str) -> None:
-    """Notes what is live, unless it was live before."""
-    running = servers(stack, service)
-    if not running:
+def note(stack: Stack, service: str, verb: str, image: str = "") -> None:
+    """Notes what is live, or the image that will be, unless it is the last one that was noted."""
+    if not (running := servers(stack, service)):
         return
-    image = running[0][1]
+    image = image or running[0][1]
     labels = '{{index .Config.Labels "org.opencontainers.image.%s"}}'
     named = f"{labels % 'version'}\t{labels % 'revision'}"
     said = docker("image", "inspect", "--format", named, image).strip("\n").split("\t")
@@ -182,10 +182,17 @@ def note(stack: Stack, service: str, verb: str) -> None:
     )
 
 
+def settle(stack: Stack, service: str, change: str) -> None:
+    """Changes the last note of a service, if it is of a deploy that was UNFINISHED until now."""
+    last = f"(SELECT max(id) FROM deploys WHERE service = '{service}')"  # noqa: S608 # ours
+    database.rows(stack, f"{change} WHERE verb = '{UNFINISHED}' AND id = {last}")
+
+
 def note_all(stack: Stack) -> None:
     """Notes what `make up` has put live."""
     for service in stack.code_servers:
         note(stack, service, "up")
+        settle(stack, service, DONE)
 
 
 def history(stack: Stack) -> list[dict[str, str]]:

@@ -42,11 +42,13 @@ def run(stack: Stack, flags: Namespace) -> None:
             # One that does not load may have what it lacked by now: a secret, for example.
             if not is_new and not deploys.load_errors(stack, service):
                 deploys.reload(stack, service)
+                deploys.settle(stack, service, deploys.DONE)
                 say("nothing has changed: this code is live already")
                 return
             contents.check(stack, candidate, service, anyway=flags.anyway)
             docker("tag", image, name)
             deploys.hand_over(stack, service)
+            deploys.note(stack, service, deploys.UNFINISHED, image)
         except BaseException:
             docker("tag", before, name)  # of a location whose compose.yml has no IMAGE_TAG
             raise
@@ -58,7 +60,8 @@ def run(stack: Stack, flags: Namespace) -> None:
         try:
             deploys.go_live(stack, service, before)
         except StackError as error:
+            deploys.settle(stack, service, deploys.FORGOTTEN)
             raise StackError(f"{contents.REFUSED}: {error}") from None
-        deploys.note(stack, service, "deploy")
+        deploys.settle(stack, service, deploys.DONE)
     say(f"live: {service} {image[7:19]} (make rollback goes back)")
     outdated.remove_images(stack)

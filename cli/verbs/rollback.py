@@ -29,7 +29,8 @@ def run(stack: Stack, flags: Namespace) -> None:
             raise StackError(f"{service} does not run: make up")
         deploys.finish(stack, service)
         ((_, now), *_) = deploys.servers(stack, service)
-        noted = [row["image"] for row in deploys.history(stack) if row["service"] == service]
+        history = [row for row in deploys.history(stack) if row["verb"] != deploys.UNFINISHED]
+        noted = [row["image"] for row in history if row["service"] == service]
         if now not in noted:  # by `docker compose up`, for example
             deploys.note(stack, service, "up")
         elif now != noted[0]:
@@ -68,6 +69,8 @@ def steps(history: list[dict[str, str]]) -> list[str]:
     """The images that were live, the oldest first, without what rollbacks have taken back."""
     images: list[str] = []
     for row in history:
+        if row["verb"] == deploys.UNFINISHED:
+            continue
         if row["verb"] == "rollback" and row["image"] in images:
             while images[-1] != row["image"]:
                 images.pop()

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS deploys (
     image text NOT NULL,
     version text NOT NULL,
     revision text NOT NULL,
-    -- deploy, rollback or up, and who called it.
+    -- deploy, rollback, up, or unfinished (a deploy until it is whole), and who called it.
     verb text NOT NULL,
     who text NOT NULL
 );

@@ -296,6 +296,28 @@ def test_a_deploy_that_is_killed_while_it_checks_leaves_the_code_before_to_the_n
 
 
 @pytest.mark.whole
+def test_a_rollback_does_not_go_to_code_whose_deploy_was_killed_while_it_went_live(deployed):
+    before = image(deployed)
+    write(deployed, TRIGGERS.replace('"first"', '"killed"'))
+    verb = subprocess.Popen(
+        [*COMMAND, "deploy"], cwd=deployed.root, env=deployed.environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    labels = ("project", deployed.name), ("service", "code_location"), ("oneoff", "False")
+    filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
+    two = "ps", "--quiet", "--filter=health=healthy", *filters
+    wait_until(lambda: len(docker(*two).split()) == 2, "both servers", 120)
+    os.killpg(verb.pid, signal.SIGKILL)
+    verb.wait()
+    write(deployed, TRIGGERS.replace('"first"', '"after"'))
+    succeed(deployed, "deploy")
+    succeed(deployed, "rollback")
+    assert image(deployed) == before
+    write(deployed, TRIGGERS)
+    succeed(deployed, "deploy")
+
+
+@pytest.mark.whole
 def test_a_deploy_says_what_is_added_and_removed(deployed):
     text = TRIGGERS.replace(
         "@dg.job\n", "@dg.job(name='other')\ndef other_job():\n    note_version()\n\n\n@dg.job\n"

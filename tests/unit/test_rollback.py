@@ -15,6 +15,9 @@ from support.cli import rollback
         ("up A, deploy B, deploy A", "ABA"),
         ("up A, deploy B, deploy A, rollback B", "AB"),
         ("up A, deploy B, deploy A, rollback B, rollback A", "A"),
+        # One that was interrupted, whether its code was live or not.
+        ("up A, unfinished B", "A"),
+        ("up A, unfinished B, deploy C, rollback A", "A"),
         # Of a history that does not begin with it.
         ("deploy B, rollback A", "BA"),
     ],
