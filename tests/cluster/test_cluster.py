@@ -321,3 +321,25 @@ def test_the_control_plane_restarts_and_runs_go_on(cluster):
     stack.run(ONE_OP, seconds=240)
     stack.terminate(run)
     assert stack.finished(run) == "CANCELED"
+
+
+def test_down_keeps_the_history_and_destroy_leaves_nothing(cluster):
+    stack = cluster.stack
+    run = stack.run(ONE_OP, seconds=180)
+    done = stack.verb("cluster-down")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    namespace = f"--namespace={cluster.name}"
+    wait_until(lambda: not cluster.kubectl("get", "pods", namespace, "--output=name"), "no pod")
+    assert "is not on this cluster" in stack.verb("cluster-status").stderr
+    done = stack.verb("cluster-up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{cluster.diagnosis()}"
+    wait_until(lambda: answers(stack), "the web UI")
+    # Also the password is the same.
+    assert stack.status_of(run) == "SUCCESS"
+    done = stack.verb("cluster-down", "--destroy", "--force")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    left = cluster.kubectl(
+        "get", "namespaces,validatingadmissionpolicies,validatingadmissionpolicybindings",
+        f"--selector=app.kubernetes.io/part-of={cluster.name}", "--output=name",
+    )  # fmt: skip
+    assert not left
