@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import dotenv, marks, store, values
+from cli.cluster import PROFILE
 from cli.errors import StackError
 from cli.output import note
 from cli.stack import Stack
@@ -51,7 +52,9 @@ def refuse_bad_settings(stack: Stack) -> None:
         if near
     ]
     everything = stack.with_all_profiles.config["services"].values()
-    known = sorted({profile for service in everything for profile in service.get("profiles", [])})
+    known = sorted(
+        {profile for service in everything for profile in service.get("profiles", [])} - {PROFILE}
+    )
     for profile in _profiles(stack):
         if profile not in (*known, "*"):
             near = dotenv.nearest(profile, known)

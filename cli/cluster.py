@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import re
-import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from cli import builds, store
@@ -20,14 +16,6 @@ from cli.output import note
 from cli.stack import Stack, docker
 
 PROFILE = SERVICE = "cluster"
-# Roles of the database, each with a Secret of its own (control_plane/postgres/roles.sql).
-ROLES = ("owner", "control", "code", "viewer")
-USERS = ("dagster", "viewer")
-WAIT = "--timeout=300s"
-# What a pod that does not start says of its containers.
-WAITING = (
-    "{range .items[*]}{.metadata.name}{' '}{.status.containerStatuses[*].state.waiting}{'\\n'}"
-)
 PART_OF = "app.kubernetes.io/part-of"
 
 
@@ -175,79 +163,3 @@ class Cluster:
         known = {name.replace("_", "-"): name for name in self.config["services"]}
         names = [one["metadata"]["name"] for one in services if one["kind"] == "Service"]
         return {known[name]: there[name] for name in names}
-
-    # --- Secrets
-
-    def put_secrets(self) -> None:
-        """Makes passwords, unless there are some, and hands over the operator's own files."""
-        kept = self.get("secret", "postgres-credentials")
-        if kept:
-            text = base64.b64decode(kept["data"]["passwords.sql"]).decode()
-            passwords = dict(re.findall(r"ROLE dagster_(\w+) PASSWORD '(.*)';", text))
-        elif self.get("persistentvolumeclaim", "postgres-data-postgres-0"):
-            raise StackError(
-                "the database is there, and the Secret postgres-credentials with its passwords is"
-                " gone: put it back (docs/how-to/move-to-a-cluster.md)"
-            )
-        else:
-            passwords = {role: secrets.token_urlsafe(32) for role in ROLES}
-        pgpass = {role: f"*:*:*:dagster_{role}:{passwords[role]}\n" for role in ROLES}
-        files = {name: one["file"] for name, one in self.config["secrets"].items()}
-        texts = {name: Path(file).read_text() for name, file in files.items() if file != os.devnull}
-        of_store = {
-            "store.ini": texts["store_config"],
-            "store_authorities.pem": texts.get("ca_bundle", ""),
-        }
-        sql = "".join(f"ALTER ROLE dagster_{r} PASSWORD '{passwords[r]}';\n" for r in ROLES)
-        self._put("postgres-credentials", {"passwords.sql": sql, "pgpass": pgpass["viewer"]})
-        for role in ROLES:
-            self._put(f"{role}-credentials", {"pgpass": pgpass[role], **of_store})
-        if not self.get("secret", "sign-in-credentials"):
-            self._put("sign-in-credentials", {user: secrets.token_urlsafe(32) for user in USERS})
-        of_edge = ("ca_bundle", "tls_certificate", "tls_key")
-        self._put("files", {name: texts[name] for name in of_edge if name in texts})
-        for service, folder in self.stack.projects.items():
-            env = folder / ".env"
-            given = {".env": env.read_text()} if env.is_file() else {}
-            self._put(f"{service.replace('_', '-')}-settings", given)
-
-    def _put(self, name: str, texts: Mapping[str, str]) -> None:
-        metadata = {"name": name, "namespace": self.name, "labels": {PART_OF: self.name}}
-        encoded = {key: base64.b64encode(one.encode()).decode() for key, one in texts.items()}
-        self.apply([{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}])
-
-    # --- what is there
-
-    def wait(self, objects: Sequence[Mapping[str, Any]]) -> None:
-        """Waits until each of some objects works; raises StackError with the reason if not."""
-        for one in objects:
-            kind, name = one["kind"].lower(), one["metadata"]["name"]
-            namespace = f"--namespace={self.name}"
-            try:
-                if kind == "job":
-                    self.kubectl("wait", "--for=condition=complete", WAIT, f"job/{name}", namespace)
-                else:
-                    self.kubectl("rollout", "status", WAIT, f"{kind}/{name}", namespace)
-            except StackError as error:
-                raise StackError(f"{name}: {self.reason(name) or error}") from None
-
-    def reason(self, name: str) -> str:
-        """Why a pod of a service does not start, or what it printed last."""
-        pods = [one for one in self.get("pods")["items"] if _name_of(one).endswith(name)]
-        for pod in reversed(pods):
-            for status in pod["status"].get("containerStatuses", []):
-                waiting: dict[str, str] = status["state"].get("waiting") or {}
-                if waiting.get("reason") not in (None, "ContainerCreating", "CrashLoopBackOff"):
-                    return f"{waiting['reason']}: {waiting.get('message', '')}"
-                logs = self.kubectl("logs", pod["metadata"]["name"], "--tail=1",
-                    f"--namespace={self.name}")  # fmt: skip
-                if logs.strip():
-                    return logs.strip()
-            for condition in pod["status"].get("conditions", []):
-                if condition["type"] == "PodScheduled" and condition["status"] != "True":
-                    return condition.get("message", "")
-        return ""
-
-
-def _name_of(pod: Mapping[str, Any]) -> str:
-    return pod["metadata"]["labels"].get("app.kubernetes.io/name", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from cli import rollouts
 from cli.cluster import Cluster
 from cli.errors import StackError
 from cli.output import say, table
@@ -31,7 +32,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         ready = one["status"].get("readyReplicas", 0)
         rows.append([name, f"{ready}/{wanted}", ", ".join(sorted(_nodes(pods, name)))])
         if ready < wanted:
-            problems.append(f"{name}: {cluster.reason(name) or 'not ready'}")
+            problems.append(f"{name}: {rollouts.reason(cluster, name) or 'not ready'}")
     runs = [pod for pod in pods if pod["metadata"]["labels"].get("job-name") != "migrate"
             and "job-name" in pod["metadata"]["labels"]]  # fmt: skip
     going = [pod for pod in runs if pod["status"]["phase"] == "Running"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 
-from cli import locks
+from cli import cluster_secrets, locks, rollouts
 from cli.cluster import Cluster
 from cli.errors import StackError
 from cli.output import say
@@ -28,7 +28,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         images = cluster.images(push=True)
         base = cluster.phases(images, {})["base"]
         cluster.apply(base)
-        cluster.put_secrets()
+        cluster_secrets.put_all(cluster)
         phases = cluster.phases(images, cluster.addresses(base))
         for phase, objects in phases.items():
             say(f"applying: {phase}")
@@ -37,7 +37,7 @@ def run(stack: Stack, flags: Namespace) -> None:
                     cluster.kubectl("delete", "job/migrate", f"--namespace={cluster.name}")
             cluster.apply(objects)
             if phase != "base":
-                cluster.wait(objects)
+                rollouts.wait(cluster, objects)
     say(
         f"up: {cluster.name}. The web UI: kubectl port-forward --namespace={cluster.name}"
         " service/edge 3000:8080 (make cluster-status)"

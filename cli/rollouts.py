@@ -1,0 +1,49 @@
+"""Waits for the parts of the stack on a cluster, and says why one of them does not work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from cli.cluster import Cluster
+from cli.errors import StackError
+
+WAIT = "--timeout=300s"
+
+
+def wait(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Waits until each of some objects works; raises StackError with the reason if not."""
+    for one in objects:
+        kind, name = one["kind"].lower(), one["metadata"]["name"]
+        namespace = f"--namespace={cluster.name}"
+        try:
+            if kind == "job":
+                cluster.kubectl("wait", "--for=condition=complete", WAIT, f"job/{name}", namespace)
+            else:
+                cluster.kubectl("rollout", "status", WAIT, f"{kind}/{name}", namespace)
+        except StackError as error:
+            raise StackError(f"{name}: {reason(cluster, name) or error}") from None
+
+
+def reason(cluster: Cluster, name: str) -> str:
+    """Why a pod of a service does not start, or what it printed last."""
+    pods = [one for one in cluster.get("pods")["items"] if _name_of(one).endswith(name)]
+    for pod in reversed(pods):
+        for status in pod["status"].get("containerStatuses", []):
+            waiting: dict[str, str] = status["state"].get("waiting") or {}
+            if waiting.get("reason") not in (None, "ContainerCreating", "CrashLoopBackOff"):
+                return f"{waiting['reason']}: {waiting.get('message', '')}"
+            with suppress(StackError):  # it has not begun
+                words = ("logs", pod["metadata"]["name"], "--tail=1")
+                logs = cluster.kubectl(*words, f"--namespace={cluster.name}")
+                if logs.strip():
+                    return logs.strip()
+        for condition in pod["status"].get("conditions", []):
+            if condition["type"] == "PodScheduled" and condition["status"] != "True":
+                return condition.get("message", "")
+    return ""
+
+
+def _name_of(pod: Mapping[str, Any]) -> str:
+    return pod["metadata"]["labels"].get("app.kubernetes.io/name", "")
