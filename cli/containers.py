@@ -8,6 +8,8 @@ from typing import Any
 
 from cli.commands import BACKUP_LABEL, STEP_LABEL
 
+# What `secret` exits with. Docker can lose the last words of a container that ends at once.
+NO_SECRET = 44
 # Where the files that runs write are mounted (control_plane/code_server/put_in.py, run_step.py).
 DATA, DATA_OF_RUNS = "/var/lib/dagster/data", "/var/lib/dagster/data-of-runs"
 
@@ -58,8 +60,7 @@ def secret(stack: str, service: str, image: str, name: str, *, remove: bool) -> 
     """For docker: stores what is on stdin as a secret of a code location, or removes the secret."""
     folder = "/run/dagster-settings/secrets"  # control_plane/code_server/hand_over.py
     keep = f'install -d -m 0755 {folder} && install -m 0400 -o 10001 /dev/stdin "{folder}/.$0.new"'
-    gone = '{ echo "there is no secret $0" >&2; exit 1; }'
-    removal = f'test -e "{folder}/$0" || {gone}; rm "{folder}/$0"'
+    removal = f'test -e "{folder}/$0" || exit {NO_SECRET}; rm "{folder}/$0"'
     script = removal if remove else f'{keep} && mv "{folder}/.$0.new" "{folder}/$0"'
     return [
         "run", "--rm", "--interactive", "--network=none", "--user=0:0", "--cap-drop=ALL",

@@ -39,6 +39,8 @@ def run(stack: Stack, flags: Namespace) -> None:
     image = stack.config["services"]["postgres"]["image"]
     command = containers.secret(stack.name, service, image, flags.name, remove=flags.remove)
     done = subprocess.run(["docker", *command], input=value, capture_output=True, check=False)
+    if done.returncode == containers.NO_SECRET:
+        raise StackError(f"there is no secret {flags.name}")
     if done.returncode:
         raise StackError(done.stderr.decode(errors="replace").strip())
     if flags.remove:
