@@ -487,6 +487,9 @@ def _volumes(
             mounts.append({"name": "hba", "readOnly": True, **at})
         elif not source.startswith("guard-") and not (is_code and source in _of_code(name)):
             mounts.append({"name": "work", "mountPath": target, "subPath": source})
+    if name == "postgres":
+        # At each start, Kubernetes lets the group write to the claim, which Postgres refuses.
+        hand_over += '; if [ -d "$PGDATA" ]; then chmod 0700 "$PGDATA"; fi'
     if is_code:
         hand_over = HAND_OVER_CODE
         volumes += camel(run_pods.volumes_of(name))
