@@ -276,19 +276,29 @@ def test_code_that_loads_in_the_check_only_is_refused_all_the_same(deployed):
     assert image(deployed) == image_named(deployed) == before
 
 
+def servers(stack, *, one_off):
+    """The filters for the containers of the code server, or of the one that a deploy asks."""
+    labels = ("project", stack.name), ("service", "code_location"), ("oneoff", one_off)
+    return [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
+
+
+def kill_deploy_when(stack, condition, what):
+    """Ends a deploy with SIGKILL as soon as a condition holds."""
+    verb = subprocess.Popen(
+        [*COMMAND, "deploy"], cwd=stack.root, env=stack.environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    wait_until(condition, what)
+    os.killpg(verb.pid, signal.SIGKILL)
+    verb.wait()
+
+
 @pytest.mark.whole
 def test_a_deploy_that_is_killed_while_it_checks_leaves_the_code_before_to_the_next_start(deployed):
     before = image(deployed)
     write(deployed, "import time\ntime.sleep(20)\nraise ValueError\n")
-    verb = subprocess.Popen(
-        [*COMMAND, "deploy"], cwd=deployed.root, env=deployed.environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    labels = ("project", deployed.name), ("service", "code_location"), ("oneoff", "True")
-    filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
-    wait_until(lambda: docker("ps", "--quiet", *filters).split(), "the check")
-    os.killpg(verb.pid, signal.SIGKILL)
-    verb.wait()
+    filters = servers(deployed, one_off=True)
+    kill_deploy_when(deployed, lambda: docker("ps", "--quiet", *filters).split(), "the check")
     assert image_named(deployed) == before
     write(deployed, TRIGGERS)
     succeed(deployed, "deploy")
@@ -299,16 +309,8 @@ def test_a_deploy_that_is_killed_while_it_checks_leaves_the_code_before_to_the_n
 def test_a_rollback_does_not_go_to_code_whose_deploy_was_killed_while_it_went_live(deployed):
     before = image(deployed)
     write(deployed, TRIGGERS.replace('"first"', '"killed"'))
-    verb = subprocess.Popen(
-        [*COMMAND, "deploy"], cwd=deployed.root, env=deployed.environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    labels = ("project", deployed.name), ("service", "code_location"), ("oneoff", "False")
-    filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels]
-    two = "ps", "--quiet", "--filter=health=healthy", *filters
-    wait_until(lambda: len(docker(*two).split()) == 2, "both servers", 120)
-    os.killpg(verb.pid, signal.SIGKILL)
-    verb.wait()
+    healthy = "ps", "--quiet", "--filter=health=healthy", *servers(deployed, one_off=False)
+    kill_deploy_when(deployed, lambda: len(docker(*healthy).split()) == 2, "both servers")
     write(deployed, TRIGGERS.replace('"first"', '"after"'))
     succeed(deployed, "deploy")
     succeed(deployed, "rollback")
