@@ -131,6 +131,10 @@ def rules(launcher: Mapping[str, Any]) -> dict[str, str]:
             "object.spec.?parallelism.orValue(1) == 1 && object.spec.?completions.orValue(1) == 1"
             " && object.spec.?backoffLimit.orValue(6) == 0"
         ),
+        "annotations, which controllers read": (
+            "object.spec.template.metadata.?annotations.orValue({}).size() == 0"
+        ),
+        "a second start": "variables.pod.?restartPolicy.orValue('') == 'Never'",
         "more than one container": "variables.pod.containers.size() == 1",
         **{
             f"{name} of a pod": f"!has(variables.pod.{name}) || variables.pod.{name} == {empty}"

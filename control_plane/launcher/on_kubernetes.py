@@ -7,7 +7,6 @@ its run has timed out, and starts one day. It has one set of volumes for all cod
 a tag of a run may change every field of its pod. This module could be deleted if it read pods.
 """
 
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
@@ -41,8 +40,6 @@ LEFT = (
 FAILED = "Its pod was taken from its node, or deleted: {}"
 NO_PLACE = "No node takes the pod: {}"
 OUT_OF_MEMORY = "OOMKilled"
-
-logger = logging.getLogger("dagster.daemon.KubernetesRunLauncher")
 
 
 class KubernetesRunLauncher(WatchedLauncher, K8sRunLauncher):

@@ -217,6 +217,8 @@ ATTACKS = {
     "another location's secrets": (("spec", "template", "metadata", "labels",
         "dagster.stack/location"), "warehouse_location"),
     "many pods": (("spec", "parallelism"), 50),
+    "a second start": ((*POD, "restartPolicy"), "OnFailure"),
+    "a sidecar by annotation": (("spec", "template", "metadata", "annotations"), {"add": "it"}),
     "many attempts": (("spec", "backoffLimit"), 50),
     "a volume elsewhere": ((*CONTAINER, "volumeMounts"),
         [{"name": "work", "mountPath": "/opt/code"}]),
