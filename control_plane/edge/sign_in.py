@@ -6,8 +6,9 @@ hundred guesses stop the work of all users. Any identity provider that supports 
 replace this module (docs/how-to/single-sign-on.md): it implements the same protocol.
 
 Users sign in on a page and get a session. API clients send Basic credentials with each request.
-All passwords are generated (256 random bits, by `prepare`), so a fast comparison is safe. Sessions
-are kept in memory: a restart signs all users out.
+All passwords are generated (256 random bits, by `prepare`), so a fast comparison is safe. A
+session is a signed cookie, so it outlives a restart; a new password ends all sessions of its user.
+One that was signed out stays ended as long as this process runs.
 """
 
 import asyncio
@@ -45,9 +46,9 @@ GUESSES = 10
 SECONDS_PER_GUESS = 30
 # The most addresses whose wrong passwords are remembered. A new one replaces the oldest.
 MAX_ADDRESSES = 10_000
-# For each user: the most sessions, and the most addresses that the user has signed in from. A new
-# one replaces the user's own oldest, never that of another user.
-MAX_PER_USER = 500
+# For each user: the most addresses that the user has signed in from, and the most sessions that
+# were signed out. A new one replaces the user's own oldest, never that of another user.
+MAX_PER_USER, MAX_ENDED = 500, 10_000
 MAX_FORM_BYTES = 4096
 # Where a browser may be redirected after sign-in: a path of this origin, in printable ASCII.
 # Browsers take `//host`, `/\host` and `/<tab>/host` for other hosts.
@@ -129,8 +130,13 @@ class SignIn:
         self.digests = {user: _digest(user, password) for user, password in users.items()}
         self.cookie = cookie
         self.guesses = Guesses(users)
-        # For each user: the token of each session and the time when it ends.
-        self.sessions: dict[str, OrderedDict[str, float]] = {user: OrderedDict() for user in users}
+        # For each user: what signs sessions. It is different after a rotation.
+        self.keys = {
+            user: hmac.digest(password.encode(), b"sessions", "sha256")
+            for user, password in users.items()
+        }
+        # For each user: the sessions that were signed out.
+        self.ended: dict[str, OrderedDict[str, None]] = {user: OrderedDict() for user in users}
 
     def is_correct(self, address: str, user: str, password: str) -> bool:
         """Whether this is the user's password.
@@ -150,16 +156,25 @@ class SignIn:
         return False
 
     def open_session(self, user: str) -> str:
-        """Opens a session and returns its token."""
-        token = secrets.token_urlsafe(32)
-        until = time.monotonic() + SESSION_SECONDS
-        _put(self.sessions[user], token, until, MAX_PER_USER)
-        return token
+        """Returns the token of a new session: its user, its end in Unix time, and a signature."""
+        until = int(time.time()) + SESSION_SECONDS
+        content = f"{user}.{until}.{secrets.token_urlsafe(16)}"
+        return f"{content}.{self._signature(user, content)}"
 
     def user_of(self, token: str) -> str | None:
-        """The user of a session; None if the session does not exist or has ended."""
-        now = time.monotonic()
-        return next((u for u, opened in self.sessions.items() if now < opened.get(token, 0)), None)
+        """The user of a session; None if it is not one of ours, or has ended."""
+        content, _, signature = token.rpartition(".")
+        user = content.partition(".")[0]
+        if user not in self.keys:
+            return None
+        expected = self._signature(user, content)
+        if not hmac.compare_digest(_bytes(signature), _bytes(expected)):
+            return None
+        until = int(content.split(".")[1])
+        return user if time.time() < until and token not in self.ended[user] else None
+
+    def _signature(self, user: str, content: str) -> str:
+        return hmac.digest(self.keys[user], _bytes(content), "sha256").hex()
 
     async def verify(self, request: web.Request) -> web.Response:
         """Answers the edge. On 2xx the edge forwards the request; else it returns this response."""
@@ -219,8 +234,10 @@ class SignIn:
 
     async def sign_out(self, request: web.Request) -> web.Response:
         """Ends the session. The relay then closes its WebSockets (websocket_relay.py)."""
-        for opened in self.sessions.values():
-            opened.pop(request.cookies.get(self.cookie, ""), None)
+        token = request.cookies.get(self.cookie, "")
+        user = self.user_of(token)
+        if user:
+            _put(self.ended[user], token, None, MAX_ENDED)
         answer = web.Response(status=303, headers={"Location": "/sign-in"})
         answer.del_cookie(self.cookie)
         return answer
@@ -276,8 +293,13 @@ async def _form(request: web.Request) -> dict[str, str]:
         raise web.HTTPBadRequest(text="not the form of the sign-in page\n") from None
 
 
+def _bytes(text: str) -> bytes:
+    """Of a request, which may have bytes that are no text."""
+    return text.encode(errors="surrogateescape")
+
+
 def _digest(user: str, password: str) -> bytes:
-    return hashlib.sha256(f"{user}\0{password}".encode(errors="surrogateescape")).digest()
+    return hashlib.sha256(_bytes(f"{user}\0{password}")).digest()
 
 
 def _address(request: web.Request) -> str:
