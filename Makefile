@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore move-to-store upgrade cluster-up cluster-images cluster-status cluster-down status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos test-cluster screenshots bench bench-million bench-soak bench-quick lint format lock
+.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore move-to-store upgrade cluster-up cluster-images cluster-status cluster-backup cluster-down status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos test-cluster screenshots bench bench-million bench-soak bench-quick lint format lock
 SHELL := bash
 
 help: ## List the commands.
@@ -14,7 +14,7 @@ setup: ## Install what this machine lacks, and get the base images.
 # The operator's verbs call ./stack (cli/). FORCE=1, FOLLOW=1, RUN=<id>, STEP=<key>, FOR=<user>,
 # NAME=<location>, FROM=<folder>, REMOVE=1, WAIT=1, KEEP=<n>, LOCATION=<name>,
 # BACKUP=<file>, KEY=<file>, PASSPHRASE=<file>, DAGSTER=1 and POSTGRES=<image> set its most used flags.
-demo up watch deploys status doctor sizes rotate move-to-store cluster-up cluster-status cluster-down:
+demo up watch deploys status doctor sizes rotate move-to-store cluster-up cluster-status cluster-backup cluster-down:
 	@./stack $@
 
 cluster-images:

@@ -15,6 +15,7 @@ from cli.stack import Stack
 from cli.verbs import (
     backup,
     backup_verify,
+    cluster_backup,
     cluster_down,
     cluster_images,
     cluster_status,
@@ -46,7 +47,8 @@ from cli.verbs import (
 VERBS: tuple[ModuleType, ...] = (
     demo, up, watch, deploy, rollback, deploys, location, status, doctor, credentials, logs,
     secret, rotate, run_step, sizes, dagster, backup, backup_verify, restore, move_to_store,
-    upgrade, cluster_up, cluster_images, cluster_status, cluster_down, down, destroy,
+    upgrade, cluster_up, cluster_images, cluster_status, cluster_backup, cluster_down, down,
+    destroy,
 )  # fmt: skip
 
 

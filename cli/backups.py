@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +20,11 @@ from cli.stack import Stack, docker
 SERVICE = "backup"
 # In the file in another way (the database), or made again by the next start.
 NOT_KEPT = re.compile(r"postgres-data|(postgres|owner|control|code|viewer)-credentials|guard-.+")
+# In the container of Postgres.
+RESTORE = (
+    "pg_restore", "--username=postgres", "--dbname=dagster", "--exit-on-error",
+    "--single-transaction",
+)  # fmt: skip
 ENCRYPTED = b"age-encryption.org/v1"
 
 
@@ -42,6 +47,7 @@ class Backups:
         self.stack = stack
         config = stack.with_all_profiles.config
         self.image: str = config["services"][SERVICE]["image"]
+        self.database = containers.database_of(stack.name)
         self.volumes = {n: one["name"] for n, one in config["volumes"].items() if is_kept(n)}
         files = {n: config["secrets"][f"backup_{n}"]["file"] for n in ("passphrase", "keys")}
         if passphrase or key:
@@ -94,7 +100,7 @@ class Backups:
         }
         command = containers.backup(
             self.stack.name, self.image, ["write", json.dumps(manifest)], volumes=self.there,
-            files={**self.secrets, **files}, database=True,
+            files={**self.secrets, **files}, database=self.database,
         )  # fmt: skip
         with piped.complete(target) as out:
             piped.run(command, None, out)
@@ -113,13 +119,13 @@ class Backups:
                 " data was touched"
             )
 
-    def settings(self, file: Path) -> dict[str, str]:
-        """The files of the checkout in a backup: the text by name."""
-        return json.loads(self._read(file, "settings"))
+    def texts(self, file: Path, what: str) -> dict[str, str]:
+        """The `settings` of the checkout in a backup, or its `passwords` in base64, by name."""
+        return json.loads(self._read(file, what))
 
     def compare(self, file: Path) -> list[str]:
         """The tables and files that are not as in a backup. The database must be there."""
-        return json.loads(self._read(file, "compare", volumes=self.there, database=True))
+        return json.loads(self._read(file, "compare", volumes=self.there, database=self.database))
 
     def fill(self, file: Path, found: Mapping[str, Any]) -> None:
         """Puts the files and the database of a backup into a stack without data.
@@ -137,19 +143,20 @@ class Backups:
         self.stack.compose(*commands.prepare("prepare", "restore"))
         self.stack.compose(*commands.start("--no-deps", "postgres"))
         self._read(file, "files", volumes=self.there, writable=True)
-        restore = self.stack.command(
-            "exec", "--no-TTY", "postgres", "pg_restore", "--username=postgres", "--dbname=dagster",
-            "--exit-on-error", "--single-transaction",
-        )  # fmt: skip
-        with piped.into(restore, self.stack) as dump:
-            self._read(file, "database", out=dump)
+        self.fill_database(file, self.stack.command("exec", "--no-TTY", "postgres", *RESTORE))
         differ = self.compare(file)
         if differ:
             raise StackError(f"{len(differ)} tables or files are not the same: {differ[0]}")
 
+    def fill_database(self, file: Path, restore: Sequence[str]) -> None:
+        """Gives the dump in a backup to a command with RESTORE: all of it is restored, or none."""
+        with piped.into(restore, self.stack) as dump:
+            self._read(file, "database", out=dump)
+
     def _read(
         self, file: Path, what: str, *, out: IO[bytes] | None = None,
-        volumes: Mapping[str, str] | None = None, writable: bool = False, database: bool = False,
+        volumes: Mapping[str, str] | None = None, writable: bool = False,
+        database: Sequence[str] = (),
     ) -> bytes:  # fmt: skip
         # Without a buffer: the container reads from where this process has read to.
         with file.open("rb", buffering=0) as content:

@@ -85,6 +85,7 @@ class Client:
     def __init__(self, endpoint: Endpoint, user: str, password: str) -> None:
         """Stores the arguments. Does not connect yet."""
         self.endpoint = endpoint
+        self.where = endpoint.url
         self.authorization = basic(user, password)
 
     def graphql(self, query: str, **variables: object) -> dict[str, Any]:
@@ -96,31 +97,34 @@ class Client:
         Raises:
             StackError: The web server does not answer, or the response contains errors.
         """
-        connection = self.endpoint.connection()
-        headers = {"Content-Type": "application/json", "Authorization": self.authorization}
-        body = json.dumps({"query": query, "variables": variables})
-        try:
-            connection.request("POST", "/graphql", body, headers)
-            response = connection.getresponse()
-            text = response.read().decode()
-        except OSError as error:
-            raise StackError(f"GraphQL at {self.endpoint.url}: {error}: is the stack up?") from None
-        finally:
-            connection.close()
-        if response.status == 401:
+        status, text = self.post(json.dumps({"query": query, "variables": variables}))
+        if status == 401:
             raise StackError(
-                f"{self.endpoint.url} refuses the password that is stored (401). If a rotation was"
+                f"{self.where} refuses the password that is stored (401). If a rotation was"
                 " interrupted: make rotate"
             )
         answer: dict[str, Any] = {}
         with suppress(ValueError):  # of the edge, it is a line of text
             answer = json.loads(text)
-        if response.status != 200 or "data" not in answer or answer.get("errors"):
+        if status != 200 or "data" not in answer or answer.get("errors"):
             # Dagster's errors have stack traces.
             said: str = answer["errors"][0]["message"] if answer.get("errors") else text
             first = said.strip().partition("\n")[0]
-            raise StackError(f"GraphQL at {self.endpoint.url}: {response.status}: {first}")
+            raise StackError(f"GraphQL at {self.where}: {status}: {first}")
         return answer["data"]
+
+    def post(self, body: str) -> tuple[int, str]:
+        """Sends a request; returns the status and text of the answer, or raises StackError."""
+        connection = self.endpoint.connection()
+        headers = {"Content-Type": "application/json", "Authorization": self.authorization}
+        try:
+            connection.request("POST", "/graphql", body, headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except OSError as error:
+            raise StackError(f"GraphQL at {self.where}: {error}: is the stack up?") from None
+        finally:
+            connection.close()
 
     def launch(
         self,

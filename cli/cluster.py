@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -10,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from cli import builds, store
+from cli import builds, piped, store
+from cli.cluster_client import PodClient
 from cli.errors import StackError
 from cli.output import note
 from cli.stack import Stack, docker
@@ -31,6 +33,7 @@ class Cluster:
         profiles = stack.config["services"]["webserver"]["environment"]["COMPOSE_PROFILES"]
         active = ",".join(filter(None, [profiles, PROFILE]))
         self.stack = Stack(stack.root, {**stack.environment, "COMPOSE_PROFILES": active})
+        self.stack.client = PodClient(self.execute)
         self.config = self.stack.config
         self.name = stack.name
         self.settings: dict[str, str] = self.config["services"][SERVICE]["environment"]
@@ -48,23 +51,36 @@ class Cluster:
         Raises:
             StackError: It is not installed, or refuses.
         """
-        if not shutil.which("kubectl", path=self.stack.environment.get("PATH")):
-            raise StackError("kubectl is not installed: https://kubernetes.io/docs/tasks/tools/")
-        context = self.settings["CLUSTER_CONTEXT"]
-        command = ["kubectl", *([f"--context={context}"] if context else []), *arguments]
         done = subprocess.run(
-            command, input=given, text=True, capture_output=True, check=False,
+            self.command(*arguments), input=given, text=True, capture_output=True, check=False,
             env=self.stack.environment,
         )  # fmt: skip
         if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise StackError(f"kubectl {arguments[0]}: {said[-1]}")
+            reason = piped.last_line(done.stderr.encode())
+            raise StackError(f"kubectl {arguments[0]}: {reason}")
         return done.stdout
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of kubectl; raises StackError if it is not installed."""
+        if not shutil.which("kubectl", path=self.stack.environment.get("PATH")):
+            raise StackError("kubectl is not installed: https://kubernetes.io/docs/tasks/tools/")
+        context = self.settings["CLUSTER_CONTEXT"]
+        chosen = [f"--context={context}"] if context else []
+        return ["kubectl", *chosen, f"--namespace={self.name}", *arguments]
+
+    def execute(self, where: str, *words: str, given: str | None = None) -> str:
+        """Runs a program in a pod, such as deployment/webserver; returns what it printed."""
+        return self.kubectl("exec", "--stdin", where, "--", *words, given=given)
+
+    def secret(self, name: str) -> dict[str, bytes]:
+        """What is in a Secret; nothing if there is none of that name."""
+        found: dict[str, Any] = self.get("secret", name) or {}
+        kept: dict[str, str] = found.get("data") or {}
+        return {key: base64.b64decode(one) for key, one in kept.items()}
 
     def get(self, *what: str) -> Any:  # noqa: ANN401 # any JSON
         """Objects of the namespace; None if there is none of that name."""
-        words = ("get", *what, "--namespace", self.name, "--output=json", "--ignore-not-found")
-        said = self.kubectl(*words)
+        said = self.kubectl("get", *what, "--output=json", "--ignore-not-found")
         return json.loads(said) if said.strip() else None
 
     def apply(self, objects: Sequence[Mapping[str, Any]]) -> None:

@@ -15,13 +15,14 @@ from cli.errors import StackError
 # Roles of the database, each with a Secret of its own (control_plane/postgres/roles.sql).
 ROLES = ("owner", "control", "code", "viewer")
 USERS = ("dagster", "viewer")
+SIGN_IN = "sign-in-credentials"
 
 
 def put_all(cluster: Cluster) -> None:
     """Makes passwords, unless there are some, and hands over the operator's own files."""
-    kept = cluster.get("secret", "postgres-credentials")
+    kept = cluster.secret("postgres-credentials")
     if kept:
-        text = base64.b64decode(kept["data"]["passwords.sql"]).decode()
+        text = kept["passwords.sql"].decode()
         passwords = dict(re.findall(r"ROLE dagster_(\w+) PASSWORD '(.*)';", text))
     elif cluster.get("persistentvolumeclaim", "postgres-data-postgres-0"):
         raise StackError(
@@ -41,8 +42,8 @@ def put_all(cluster: Cluster) -> None:
     _put(cluster, "postgres-credentials", {"passwords.sql": sql, "pgpass": pgpass["viewer"]})
     for role in ROLES:
         _put(cluster, f"{role}-credentials", {"pgpass": pgpass[role], **of_store})
-    if not cluster.get("secret", "sign-in-credentials"):
-        _put(cluster, "sign-in-credentials", {user: secrets.token_urlsafe(32) for user in USERS})
+    if not cluster.secret(SIGN_IN):
+        _put(cluster, SIGN_IN, {user: secrets.token_urlsafe(32) for user in USERS})
     of_edge = ("ca_bundle", "tls_certificate", "tls_key")
     _put(cluster, "files", {name: texts[name] for name in of_edge if name in texts})
     for service, folder in cluster.stack.projects.items():
@@ -51,7 +52,48 @@ def put_all(cluster: Cluster) -> None:
         _put(cluster, f"{service.replace('_', '-')}-settings", given)
 
 
+def keep(cluster: Cluster, folder: Path) -> dict[str, str]:
+    """Writes what a backup has of the Secrets to files, as they are in volumes on one machine.
+
+    Returns:
+        Folders, by the names of those volumes.
+    """
+    texts = {f"{SIGN_IN}/{user}": one for user, one in cluster.secret(SIGN_IN).items()}
+    for service in cluster.stack.projects:
+        own = cluster.secret(f"{service.replace('_', '-')}-secrets")
+        # The mark of a volume with settings: the next start writes them again.
+        texts[f"{service}-settings/.env"] = b""
+        texts |= {f"{service}-settings/secrets/{name}": one for name, one in own.items()}
+    for path, text in texts.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.touch(0o600)
+        file.write_bytes(text)
+    return {name: str(folder / name) for name in {path.partition("/")[0] for path in texts}}
+
+
+def bring(cluster: Cluster, given: Mapping[str, str]) -> None:
+    """Makes Secrets of the users' passwords and the secrets in a backup.
+
+    Args:
+        cluster: The cluster.
+        given: What is in each file, in base64, by the path in the volumes of one machine.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for path, content in given.items():
+        volume, name = path.partition("/")[0], path.rpartition("/")[2]
+        service = volume.removesuffix("-settings").replace("_", "-")
+        secret = volume if volume == SIGN_IN else f"{service}-secrets"
+        found.setdefault(secret, {})[name] = content
+    for secret, encoded in found.items():
+        _put_encoded(cluster, secret, encoded)
+
+
 def _put(cluster: Cluster, name: str, texts: Mapping[str, str]) -> None:
-    metadata = {"name": name, "namespace": cluster.name, "labels": {PART_OF: cluster.name}}
     encoded = {key: base64.b64encode(one.encode()).decode() for key, one in texts.items()}
+    _put_encoded(cluster, name, encoded)
+
+
+def _put_encoded(cluster: Cluster, name: str, encoded: Mapping[str, str]) -> None:
+    metadata = {"name": name, "namespace": cluster.name, "labels": {PART_OF: cluster.name}}
     cluster.apply([{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}])

@@ -69,10 +69,16 @@ def secret(stack: str, service: str, image: str, name: str, *, remove: bool) -> 
     ]  # fmt: skip
 
 
+def database_of(stack: str) -> list[str]:
+    """Options for docker: a container of `backup` reaches the stack's database."""
+    owner = f"--volume={stack}_owner-credentials:/run/dagster-credentials:ro"
+    return [f"--network={stack}_db", owner]
+
+
 def backup(
     stack: str, image: str, words: Sequence[str], *, volumes: Mapping[str, str],
     files: Mapping[str, Path], variables: Sequence[str] = (), writable: bool = False,
-    database: bool = False,
+    database: Sequence[str] = (),
 ) -> list[str]:  # fmt: skip
     """For docker: writes a backup to stdout, or reads one from stdin.
 
@@ -84,11 +90,10 @@ def backup(
         files: Files on this machine by their paths in the container.
         variables: Further environment variables.
         writable: Whether it may write into the volumes.
-        database: Whether it reaches the database.
+        database: Options by which it reaches the database.
     """
     rights = ["CHOWN", "DAC_OVERRIDE", "FOWNER"] if writable else ["DAC_READ_SEARCH"]
     access = "" if writable else ":ro"
-    owner = f"--volume={stack}_owner-credentials:/run/dagster-credentials:ro"
     return [
         # What it writes must not go to the engine's logs as well.
         "run", "--rm", "--interactive", "--log-driver=none", "--init", "--read-only",
@@ -96,7 +101,7 @@ def backup(
         "--volume=/scratch", f"--label={BACKUP_LABEL}={stack}", "--user=0:0",
         "--security-opt=no-new-privileges",
         "--cap-drop=ALL", *(f"--cap-add={one}" for one in rights),
-        *([f"--network={stack}_db", owner] if database else ["--network=none"]),
+        *(database or ["--network=none"]),
         *(f"--volume={one}:/volumes/{name}{access}" for name, one in volumes.items()),
         *(f"--volume={file}:{path}:ro" for path, file in files.items()),
         *(f"--env={one}" for one in variables), image, *words,

@@ -77,7 +77,7 @@ def built(stack: Stack, candidate: Stack, service: str) -> Contents:
         deploys.wait_until_healthy(server)
         name = docker("inspect", "--format", "{{.Name}}", server).strip().lstrip("/")
         ask = "exec", "--no-TTY", "webserver", "python", "-m", MODULE, name
-        found: dict[str, Any] = json.loads(stack.compose(*ask).stdout.splitlines()[-1])
+        said = stack.compose(*ask).stdout
     except StackError as error:
         if f"No module named {MODULE}" in str(error):  # after `git pull`
             raise StackError("the web server has an earlier version: make up first") from None
@@ -85,6 +85,12 @@ def built(stack: Stack, candidate: Stack, service: str) -> Contents:
         raise
     finally:
         outdated.remove_containers(server)
+    return of_answer(said)
+
+
+def of_answer(said: str) -> Contents:
+    """What MODULE printed of a code server; raises StackError if that has an error."""
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
     if "error" in found:
         note(found["error"])
         reason = health.reason(found["messages"])
@@ -135,7 +141,11 @@ def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None
         new = built(stack, candidate, service)
     except StackError as error:
         raise StackError(f"{REFUSED}: {error}") from None
-    old = live(stack, service)
+    compare(live(stack, service), new, anyway=anyway)
+
+
+def compare(old: Contents, new: Contents, *, anyway: bool) -> None:
+    """Says what would change; raises StackError if something that is switched on would end."""
     for line in changes(old, new):
         say(f"  {line}")
     lost = missing(old, new)

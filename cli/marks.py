@@ -12,6 +12,8 @@ from cli.stack import Stack, docker
 RESTORING, ROTATING = "restoring", "rotating"
 # Compose alone sees no mark: control_plane/postgres/prepare.sh looks for this file.
 VOLUME, FILE = "postgres-credentials", "/run/postgres-credentials/restoring"
+# The same for a stack that has moved to a cluster: two daemons would launch each tick twice.
+MOVED = "/run/postgres-credentials/moved"
 
 
 def name(stack: Stack, what: str) -> str:
@@ -42,8 +44,13 @@ def begin_restore(stack: Stack) -> None:
 
 def end_restore(stack: Stack) -> None:
     """Removes the marks of a restore that came to its end."""
-    stack.compose(*commands.prepare("rm", "--force", FILE))
+    stack.compose(*commands.prepare("rm", "--force", FILE, MOVED))
     remove(stack, RESTORING)
+
+
+def put_moved(stack: Stack) -> None:
+    """Marks a stack whose daemon is on a cluster now. Only a restore can start it here again."""
+    stack.compose(*commands.prepare("touch", MOVED))
 
 
 def empty(stack: Stack) -> None:

@@ -15,6 +15,8 @@ from cli.output import note
 from cli.stack import Stack
 
 SECONDS_BETWEEN_NOTES = 15
+# Its last line, after those of the program that it executed.
+OF_KUBECTL = "command terminated with exit code"
 
 
 def run(command: Sequence[str], source: IO[bytes] | None, out: IO[bytes] | None) -> bytes:
@@ -39,7 +41,8 @@ def run(command: Sequence[str], source: IO[bytes] | None, out: IO[bytes] | None)
 
 def last_line(said: bytes) -> str:
     """The reason in what a container wrote. That of age comes before that of its reader."""
-    lines = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    lines = [line for line in said.decode(errors="replace").strip().splitlines()
+             if not line.startswith(OF_KUBECTL)] or ["it said nothing"]  # fmt: skip
     by_age = [line for line in lines if line.startswith("age: error: ")]
     return (by_age or lines)[-1]
 

@@ -16,12 +16,11 @@ def wait(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> None:
     """Waits until each of some objects works; raises StackError with the reason if not."""
     for one in objects:
         kind, name = one["kind"].lower(), one["metadata"]["name"]
-        namespace = f"--namespace={cluster.name}"
         try:
             if kind == "job":
-                cluster.kubectl("wait", "--for=condition=complete", WAIT, f"job/{name}", namespace)
+                cluster.kubectl("wait", "--for=condition=complete", WAIT, f"job/{name}")
             else:
-                cluster.kubectl("rollout", "status", WAIT, f"{kind}/{name}", namespace)
+                cluster.kubectl("rollout", "status", WAIT, f"{kind}/{name}")
         except StackError as error:
             raise StackError(f"{name}: {reason(cluster, name) or error}") from None
 
@@ -36,7 +35,7 @@ def reason(cluster: Cluster, name: str) -> str:
                 return f"{waiting['reason']}: {waiting.get('message', '')}"
             with suppress(StackError):  # it has not begun
                 words = ("logs", pod["metadata"]["name"], "--tail=1")
-                logs = cluster.kubectl(*words, f"--namespace={cluster.name}")
+                logs = cluster.kubectl(*words)
                 if logs.strip():
                     return logs.strip()
         for condition in pod["status"].get("conditions", []):

@@ -27,11 +27,17 @@ def run(stack: Stack, flags: Namespace) -> None:
 
 def make(stack: Stack, flags: Namespace) -> Path:
     """Makes a backup; returns its file, or raises StackError."""
-    if flags.keep is not None and flags.keep < 1:
-        raise StackError("--keep: at least 1")
     marks.refuse_half_restored(stack)
     if stack.services().get("postgres", {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")
+    return write(backups.Backups(stack), flags)
+
+
+def write(backup: backups.Backups, flags: Namespace) -> Path:
+    """Writes a new file for `make`, or for a stack on a cluster."""
+    if flags.keep is not None and flags.keep < 1:
+        raise StackError("--keep: at least 1")
+    stack = backup.stack
     folder = stack.root / (flags.to or backups.folder(stack))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -40,7 +46,6 @@ def make(stack: Stack, flags: Namespace) -> Path:
     with locks.alone(stack, "backup"):
         for interrupted in folder.glob(f".{stack.name}-*.partial"):
             interrupted.unlink()
-        backup = backups.Backups(stack)
         backup.build()
         kind = "backup.age" if backup.secrets else "backup"
         file = folder / f"{stack.name}-{time.strftime('%Y-%m-%dT%H-%M-%SZ', time.gmtime())}.{kind}"

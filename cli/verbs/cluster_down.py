@@ -23,7 +23,6 @@ def add(parser: ArgumentParser) -> None:
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when nothing was deleted."""
     cluster = Cluster(stack)
-    namespace = f"--namespace={cluster.name}"
     if flags.destroy and not flags.force:
         if not sys.stdin or not sys.stdin.isatty():
             raise StackError(
@@ -32,8 +31,8 @@ def run(stack: Stack, flags: Namespace) -> None:
         if not ask(f"Delete all runs and passwords of {cluster.name} on the cluster?"):
             raise StackError("nothing was deleted")
     # First the daemon, so that no further run starts. A run that is stopped is launched again.
-    cluster.kubectl("delete", "deployment/daemon", namespace, "--ignore-not-found", "--wait")
-    cluster.kubectl("delete", WORKLOADS, "--all", namespace, "--wait", "--cascade=foreground")
+    cluster.kubectl("delete", "deployment/daemon", "--ignore-not-found", "--wait")
+    cluster.kubectl("delete", WORKLOADS, "--all", "--wait", "--cascade=foreground")
     if flags.destroy:
         cluster.kubectl("delete", RULES, f"--selector={PART_OF}={cluster.name}")
         cluster.kubectl("delete", f"namespace/{cluster.name}", "--wait")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from cli import rollouts
+from cli import health, rollouts, store
 from cli.cluster import Cluster
 from cli.errors import StackError
 from cli.output import say, table
@@ -41,9 +41,19 @@ def run(stack: Stack, flags: Namespace) -> None:
         state = {one["type"]: one["status"] for one in node["status"]["conditions"]}
         if state.get("Ready") != "True":
             problems.append(f"the node {node['metadata']['name']} is not ready")
+    # What the parts say of the code locations and of the bucket, once they work.
+    problems = problems or health.location_errors(cluster.stack) or _of_store(cluster)
     if problems:
         raise StackError(" | ".join(problems))
     say("\nAll well.")
+
+
+def _of_store(cluster: Cluster) -> list[str]:
+    try:
+        cluster.execute("deployment/daemon", "python", "-m", *store.CHECK)
+    except StackError as error:
+        return [str(error).partition("object store: ")[2] or str(error)]
+    return []
 
 
 def _nodes(pods: list[dict[str, Any]], name: str) -> set[str]:

@@ -32,7 +32,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         backup.build()
         say(f"reading {file}")
         found = backup.check(file)
-        stack = settings.put_all(stack, backup.settings(file))
+        stack = settings.put_all(stack, backup.texts(file, "settings"))
         # Your files may define volumes of their own.
         backup = backups.Backups(stack, passphrase=flags.passphrase, key=flags.key)
         backup.refuse_unknown(file, found)

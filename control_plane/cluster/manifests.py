@@ -48,6 +48,7 @@ LISTENS: dict[str, dict[str, list[int]]] = {
     "webserver_viewer": {"ui": [3000]},
     "postgres": {"db": [5432], "runs": [5432]},
 }
+CANDIDATE_LABEL = "dagster.stack/candidate"
 # The cluster does what these do on one machine.
 LEFT_OUT = {"guard", "prepare", "migrate", "cluster"}
 # On one machine they reach the guard. Here they reach the API of the cluster, with these rights.
@@ -99,6 +100,11 @@ class Stack:
     def settings(self) -> dict[str, str]:
         """The settings for clusters."""
         return self.compose["services"]["cluster"]["environment"]
+
+    @property
+    def max_runs(self) -> int:
+        """The most runs at once."""
+        return int(self.settings["CLUSTER_MAX_RUNS"])
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
@@ -155,6 +161,7 @@ def instance_file(stack: Stack) -> str:
     instance["run_launcher"] = {**LAUNCHER, "config": _launcher(stack)}
     # A run is never resumed: its first worker may still work, on a node that is cut off.
     instance["run_monitoring"]["max_resume_run_attempts"] = 0
+    instance["concurrency"]["runs"]["max_concurrent_runs"] = stack.max_runs
     return yaml.safe_dump(instance, sort_keys=False)
 
 
@@ -204,7 +211,7 @@ def _base(stack: Stack) -> list[Object]:
             "maxUnavailable": 1, "selector": {"matchLabels": {NAME: "webserver"}},
         }),
         _object(stack, "ResourceQuota", "pods", spec={
-            "hard": {"pods": str(int(stack.settings["CLUSTER_MAX_RUNS"]) + ROOM)},
+            "hard": {"pods": str(stack.max_runs + ROOM)},
         }),
     ]  # fmt: skip
     for name, rules in RIGHTS.items():
@@ -260,6 +267,10 @@ def _network_policies(stack: Stack) -> list[Object]:
     for name in RIGHTS:
         rule = {"to": api, "ports": ports({int(one["port"]) for one in stack.api})}
         found.append(policy(f"{name}-to-api", {"matchLabels": {NAME: name}}, egress=[rule]))
+    # `cluster-up` asks a code server that is not live yet what it defines.
+    candidates = {"matchExpressions": [{"key": CANDIDATE_LABEL, "operator": "Exists"}]}
+    asks = {"from": [{"podSelector": members("code")}], "ports": ports([CODE_PORT])}
+    found.append(policy("to-candidates", candidates, ingress=[asks]))
     for service in stack.services:
         rules = [
             {"from": [{"podSelector": members(network)}], "ports": ports(numbers)}

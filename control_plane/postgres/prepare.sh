@@ -19,6 +19,12 @@ if [ -e "$SERVER_DIR/restoring" ] && [ "${1:-}" != restore ]; then
     exit 1
 fi
 
+# `./stack cluster-up --move` sets this one.
+if [ -e "$SERVER_DIR/moved" ] && [ "${1:-}" != restore ]; then
+    echo "prepare: refused, nothing was touched: this stack has moved to a cluster, and two daemons would launch each run twice. To have it here again: ./stack cluster-backup, ./stack cluster-down, then ./stack restore FILE --replace" >&2
+    exit 1
+fi
+
 volume_major=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
 if [ -n "$volume_major" ] && [ "$volume_major" != "$PG_MAJOR" ]; then
     echo "prepare: refused, nothing was touched: the volume postgres-data was made by PostgreSQL $volume_major, this stack runs PostgreSQL $PG_MAJOR. Set POSTGRES_IMAGE to a PostgreSQL $volume_major image and rebuild, or move the data (docs/how-to/upgrade.md)." >&2

@@ -19,6 +19,7 @@ alone, and Dagster has no backup.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -43,6 +44,10 @@ MANIFEST, TABLES, DUMP, CHECKSUMS = (
     "manifest.json", "tables.json", "database.dump", "checksums.json",
 )  # fmt: skip
 OURS = (MANIFEST, TABLES, DUMP, CHECKSUMS)
+# In a volume, and in those of settings: what a cluster keeps in Secrets.
+PASSWORDS = re.compile(r"volumes/(sign-in-credentials/\w+|\w+-settings/secrets/[^/]+)")
+# The files of a cluster's Secrets have no owner. In a volume they have this one.
+OWNER = os.environ.get("OWNER")
 # What a file of pg_dump's own format begins with.
 OF_PG_DUMP = b"PGDMP"
 VOLUMES, SETTINGS = Path("/volumes"), Path(os.environ.get("SETTINGS", "/settings"))
@@ -116,6 +121,8 @@ class Writer:
             member = self.archive.gettarinfo(root, name)
             if member is None:  # a socket
                 return
+            if OWNER:
+                member.uid = member.gid = int(OWNER)
             if member.isreg():
                 with root.open("rb") as content:
                     # The size of the file that is open now: a value is replaced by another file.
@@ -355,6 +362,16 @@ def read_settings() -> None:
     print(json.dumps(found))
 
 
+def read_passwords() -> None:
+    """Writes what PASSWORDS finds in a backup on stdin to stdout: JSON, base64 by path."""
+    found: dict[str, str] = {}
+    for member, content, _ in members():
+        if PASSWORDS.fullmatch(member.name) and content:
+            path = member.name.removeprefix("volumes/")
+            found[path] = base64.b64encode(content.read()).decode()
+    print(json.dumps(found))
+
+
 def compare() -> list[str]:
     """Compares a backup on stdin with the database and the volumes.
 
@@ -393,7 +410,10 @@ def main() -> None:
         elif what == "compare":
             print(json.dumps(compare()))
         else:
-            {"database": read_database, "files": read_files, "settings": read_settings}[what]()
+            {
+                "database": read_database, "files": read_files, "settings": read_settings,
+                "passwords": read_passwords,
+            }[what]()  # fmt: skip
     except Refused as error:
         sys.exit(str(error))
     except DAMAGED as error:

@@ -2,7 +2,7 @@
 # Writes a backup to stdout, or reads one from stdin: archive.py, with age around it if there is a key.
 # The gap: pg_dump and tar do not encrypt.
 #
-#   run.sh write MANIFEST | check | compare | database | files | settings
+#   run.sh write MANIFEST | check | compare | database | files | settings | passwords
 #
 # Files: a passphrase, or age's keys (public ones to write, private ones to read). An empty one counts as
 # none. ENCRYPTED=1 says that the backup on stdin is encrypted.

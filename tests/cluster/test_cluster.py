@@ -4,11 +4,13 @@ import base64
 import copy
 import json
 import re
+import subprocess
+from dataclasses import dataclass
 
 import pytest
 import yaml
 
-from support.cli import FINAL, docker
+from support.cli import COMMAND, FINAL, docker
 from support.harness import wait_until
 from support.kubernetes import Cluster
 
@@ -17,6 +19,9 @@ pytestmark = pytest.mark.cluster
 # Services are on node0 and node1, so that node2 can be lost.
 LOST = "node2"
 ONE_OP = "talk"
+SECRET_VALUE = "from one machine"
+PARTS = "webserver", "daemon", "code-location", "edge", "sign-in", "postgres"
+JOBS = """{ repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }"""
 # In the image of the web server: which addresses answer.
 CONNECTS = """
 import socket, sys
@@ -30,8 +35,27 @@ for where in sys.argv[1:]:
 """
 
 
+@dataclass(frozen=True)
+class Before:
+    """What the stack had on one machine.
+
+    Attributes:
+        run: A run that has ended.
+        password: The operator's.
+    """
+
+    run: str
+    password: str
+
+
 @pytest.fixture(scope="module")
-def cluster(stacks):
+def before():
+    """Filled by `cluster`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def cluster(stacks, before):
     stack = stacks.make("cluster", extra_definitions=True)
     stack.name_on_cluster = stack.registered
     file = stack.root / "dagster.yaml"
@@ -39,19 +63,28 @@ def cluster(stacks):
     # What cannot be placed fails sooner.
     instance["run_monitoring"]["start_timeout_seconds"] = 40
     file.write_text(yaml.safe_dump(instance))
+    passphrase = stack.root / "passphrase"
+    passphrase.write_text("correct horse\n")
+    settings = [f"BACKUP_PASSPHRASE={passphrase}"]
+    (stack.root / ".env").write_text("\n".join(settings))
+    done = stack.verb("up")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    before.append(Before(stack.run(ONE_OP), stack.password))
+    done = subprocess.run(
+        [*COMMAND, "secret", "token"], cwd=stack.root, env=stack.environment, input=SECRET_VALUE,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     made = Cluster(stack)
     stack.diagnosis = made.diagnosis
     try:
         config = stack.root / "store.ini"
         config.write_text(made.start_store())
-        lines = "STORE=s3", f"STORE_CONFIG={config}", "CLUSTER_DATABASE_SIZE=1Gi"
-        (stack.root / ".env").write_text("\n".join(lines) + "\n")
-        for cached in ("config", "settings", "with_all_profiles"):
-            stack.__dict__.pop(cached, None)
+        settings += ["STORE=s3", f"STORE_CONFIG={config}", "CLUSTER_DATABASE_SIZE=1Gi"]
+        (stack.root / ".env").write_text("\n".join(settings))
         made.import_stack()
         made.kubectl("cordon", LOST)
-        done = stack.verb("cluster-up")
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{made.diagnosis()}"
+        made.up("--move")
         made.kubectl("uncordon", LOST)
         secret = ("get", "secret", "sign-in-credentials", f"--namespace={made.name}")
         encoded = made.kubectl(*secret, "--output=jsonpath={.data.dagster}")
@@ -94,6 +127,31 @@ def test_the_stack_is_healthy_and_status_says_where_each_part_is(cluster):
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{cluster.diagnosis()}"
     assert re.search(r"^webserver +2/2 +node0, node1$", done.stdout, re.MULTILINE)
     assert done.stdout.rstrip().endswith("All well.")
+
+
+def test_history_passwords_and_secrets_came_from_one_machine_which_starts_the_stack_no_more(
+    cluster, before
+):
+    stack, (there,) = cluster.stack, before
+    assert stack.status_of(there.run) == "SUCCESS"
+    assert stack.password == there.password
+    where = "deployment/code-location", "--", "cat", "/run/dagster-settings/secrets/token"
+    assert cluster.kubectl("exec", f"--namespace={cluster.name}", *where) == SECRET_VALUE
+    done = stack.verb("up")
+    assert done.returncode == 1
+    assert "this stack has moved to a cluster" in done.stderr, done.stderr
+    assert not stack.services()
+    done = stack.verb("cluster-up", "--move")
+    assert "the stack on the cluster has a history of its own" in done.stderr, done.stderr
+
+
+def test_a_backup_of_the_cluster_is_that_of_a_stack(cluster):
+    stack = cluster.stack
+    done = stack.verb("cluster-backup", "--to", "from-cluster")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    (file,) = (stack.root / "from-cluster").iterdir()
+    done = stack.verb("backup-verify", str(file))
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
 def test_the_demonstration_jobs_run_and_their_outputs_and_logs_outlive_their_pods(cluster):
@@ -311,6 +369,94 @@ def test_the_run_of_a_lost_node_is_launched_again_elsewhere_within_a_minute(clus
     assert stack.run(ONE_OP, seconds=180, tags=on_node(LOST))
 
 
+def test_a_node_is_drained_without_a_run_lost(cluster):
+    stack = cluster.stack
+    run = stack.launch("hang", tags=on_node(LOST))
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    words = "drain", LOST, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s"
+    said = stack.root / "drain.log"
+    with said.open("w") as log, subprocess.Popen(
+        ["kubectl", *words], env=stack.environment, stdout=log, stderr=subprocess.STDOUT
+    ) as drain:  # fmt: skip
+        wait_until(lambda: "disruption budget" in said.read_text(), "the drain to wait")
+        other = stack.run(ONE_OP, seconds=180)
+        assert pod_of(cluster, other)["spec"]["nodeName"] != LOST
+        assert stack.status_of(run) == "STARTED"
+        stack.terminate(run)  # in the place of its end
+        assert drain.wait(180) == 0, said.read_text()
+    cluster.kubectl("uncordon", LOST)
+    assert stack.finished(run) == "CANCELED"
+
+
+def test_with_a_registry_nodes_pull_images_by_their_digests(cluster):
+    stack = cluster.stack
+    registry = cluster.start_registry()
+    with (stack.root / ".env").open("a") as settings:
+        settings.write(f"\nCLUSTER_REGISTRY={registry}/stack")
+    cluster.up()
+    pods = json.loads(cluster.kubectl("get", "pods", *cluster.own, "--output=json"))["items"]
+    images = {
+        pod["metadata"]["labels"]["app.kubernetes.io/name"]: pod["spec"]["containers"][0]["image"]
+        for pod in pods if pod["status"]["phase"] == "Running"
+    }  # fmt: skip
+    by_digest = re.compile(rf"{re.escape(registry)}/stack/\S+@sha256:[0-9a-f]{{64}}")
+    assert len(images) >= len(PARTS)
+    assert all(by_digest.fullmatch(image) for image in images.values()), images
+    run = stack.run(ONE_OP, seconds=180)
+    assert pod_of(cluster, run)["spec"]["containers"][0]["image"] == images["code-location"]
+
+
+ADDED_CODE = """
+from dagster import DefaultScheduleStatus, ScheduleDefinition, job, op
+
+@op
+def add(): ...
+
+@job
+def added(): add()
+
+yearly = ScheduleDefinition(
+    name="yearly", job=added, cron_schedule="0 0 1 1 *",
+    default_status=DefaultScheduleStatus.RUNNING,
+)
+"""
+
+
+def test_code_is_deployed_checked_and_rolled_back(cluster):
+    """With the registry of the test before."""
+    stack = cluster.stack
+    file = stack.root / "code_location/src/code_location/defs/added.py"
+    file.write_text('raise RuntimeError("not today")\n')
+    done = stack.verb("cluster-up")
+    assert done.returncode == 1
+    assert "the previous code stays live: code-location: it does not load" in done.stderr
+    assert "RuntimeError: not today" in done.stderr
+    stack.run(ONE_OP, seconds=180)
+
+    file.write_text(ADDED_CODE)
+    assert "jobs added: added\n" in cluster.up()
+    stack.run("added", seconds=180)
+
+    file.unlink()
+    done = stack.verb("cluster-up")
+    assert done.returncode == 1
+    assert "yearly, which is switched on, is gone" in done.stderr, done.stderr
+    stack.run("added", seconds=180)
+
+    assert "jobs removed: added\n" in cluster.up("--anyway")
+    deployment = "deployment/code-location"
+    cluster.kubectl("rollout", "undo", deployment, *cluster.own)
+    cluster.kubectl("rollout", "status", deployment, *cluster.own)
+    wait_until(lambda: "added" in jobs_of(stack), "the job to be back")
+    stack.run("added", seconds=180)
+
+
+def jobs_of(stack):
+    """The names of the jobs of all code locations."""
+    asked = stack.graphql(JOBS)["repositoriesOrError"]["nodes"]
+    return {job["name"] for node in asked for job in node["jobs"]}
+
+
 def test_the_control_plane_restarts_and_runs_go_on(cluster):
     stack = cluster.stack
     run = stack.launch("hang")
@@ -333,8 +479,7 @@ def test_down_keeps_the_history_and_destroy_leaves_nothing(cluster):
     namespace = f"--namespace={cluster.name}"
     wait_until(lambda: not cluster.kubectl("get", "pods", namespace, "--output=name"), "no pod")
     assert "is not on this cluster" in stack.verb("cluster-status").stderr
-    done = stack.verb("cluster-up")
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{cluster.diagnosis()}"
+    cluster.up()
     wait_until(lambda: answers(stack), "the web UI")
     # Also the password is the same.
     assert stack.status_of(run) == "SUCCESS"

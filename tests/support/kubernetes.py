@@ -18,6 +18,7 @@ from support.harness import wait_until
 
 SOURCES = ROOT / "tests/cluster/kubernetes"
 NODES = 3
+TARGETS = "node", "pause", "registry"
 PROJECT = "com.docker.compose.project"
 STORE_CONFIG = """[default]
 bucket = kept/here
@@ -29,10 +30,10 @@ STORE = "mkdir -p /data/kept && exec rclone serve s3 /data --addr :9000 --auth-k
 
 
 def images():
-    """The images of a node and of a pod's first process; builds them if there are none."""
+    """The images of a node, a pod's first process and a registry; builds what is not there."""
     files = sorted(file for file in SOURCES.rglob("*") if file.is_file())
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-    made = {target: f"kubernetes-{target}:{digest}" for target in ("node", "pause")}
+    made = {target: f"kubernetes-{target}:{digest}" for target in TARGETS}
     settings = (ROOT / ".machine.env").read_text()
     machine = dict(line.split("=", 1) for line in settings.splitlines() if "=" in line)
     is_standin = machine["PYTHON_IMAGE"].startswith("standin/")
@@ -59,7 +60,8 @@ class Cluster:
     def __init__(self, stack):
         """Makes the nodes, and gives the stack's commands kubectl and the settings for it."""
         self.stack, self.name = stack, stack.name_on_cluster
-        self.network = str(stack.lease.block[0]).rpartition(".")[0]
+        # Behind the networks of the stack, which may be up on this machine.
+        self.network = str(stack.lease.block[3 * 256]).rpartition(".")[0]
         self.images = images()
         self.keys = stack.root.parent / f"{self.name}-keys"
         self.keys.mkdir()
@@ -124,6 +126,16 @@ class Cluster:
         )  # fmt: skip
         return STORE_CONFIG.format(address)
 
+    def start_registry(self):
+        """A registry beside the cluster, by the name that the engine of this machine has for it."""
+        name = f"{self.name}-registry"
+        docker(
+            "run", "--detach", f"--label={PROJECT}={self.name}", f"--name={name}",
+            f"--network={self.name}", f"--ip={self.network}.60", "--publish=127.0.0.1::5000",
+            self.images["registry"],
+        )  # fmt: skip
+        return docker("port", name, "5000").strip()
+
     def import_images(self, archive):
         """Puts an archive of images on each node, as where there is no registry."""
         for number in range(NODES):
@@ -150,6 +162,19 @@ class Cluster:
             start_new_session=True,
         )  # fmt: skip
 
+    @property
+    def own(self):
+        """Arguments of kubectl: the namespace of the stack."""
+        return (f"--namespace={self.name}",)
+
+    def up(self, *flags):
+        """Puts the stack as it is now on the cluster; returns what was printed."""
+        for cached in ("config", "settings", "with_all_profiles"):
+            self.stack.__dict__.pop(cached, None)
+        done = self.stack.verb("cluster-up", *flags)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{self.diagnosis()}"
+        return done.stdout
+
     def diagnosis(self):
         """Pods, events and the last lines of what matters, for the report of a failed test."""
         parts = [self.kubectl("get", "nodes,pods", "-A", "--output=wide", check=False)]
@@ -169,7 +194,7 @@ class Cluster:
             self.forwarding.wait()
         for number in range(NODES):
             docker("rm", "--force", "--volumes", self.node(number))
-        docker("rm", "--force", "--volumes", f"{self.name}-store")
+        docker("rm", "--force", "--volumes", f"{self.name}-store", f"{self.name}-registry")
         docker("network", "rm", self.name)
         shutil.rmtree(Path(self.keys))
 

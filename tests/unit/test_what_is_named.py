@@ -63,7 +63,7 @@ def test_a_restore_is_marked_for_compose_too_and_its_marks_outlive_the_data(monk
     with pytest.raises(StackError, match="a restore of one was interrupted"):
         marks.refuse_half_restored(stack)
     marks.end_restore(stack)
-    assert did[-2][-1] == marks.FILE
+    assert did[-2][-2:] == (marks.FILE, marks.MOVED)
     assert did[-1] == ("volume", "rm", "one_restoring")
 
 

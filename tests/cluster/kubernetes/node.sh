@@ -37,7 +37,12 @@ version = 2
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "/etc/containerd/certs.d"
 CONTAINERD
+# The registry of the tests, by whatever name this machine reaches it.
+mkdir -p /etc/containerd/certs.d/_default
+echo "server = \"http://$NETWORK.60:5000\"" >/etc/containerd/certs.d/_default/hosts.toml
 # cgroups v1 are what some machines have; 1.34 is the last version that takes them by default.
 cat >/etc/kubelet.yaml <<KUBELET
 apiVersion: kubelet.config.k8s.io/v1beta1

@@ -1,0 +1,75 @@
+"""Compares what a code location defines on a cluster with what its new image would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cli import contents, rollouts
+from cli.cluster import Cluster
+from cli.errors import StackError
+from cli.output import say
+
+# Policies let web server and daemon connect to pods with it (control_plane/cluster/manifests.py).
+LABEL = "dagster.stack/candidate"
+NAME = "app.kubernetes.io/name"
+
+
+def check(cluster: Cluster, deployments: Sequence[Mapping[str, Any]], *, anyway: bool) -> list[str]:
+    """Says what would change in each code location whose image is another one than now.
+
+    Args:
+        cluster: The cluster.
+        deployments: Those of the code servers, as they would be applied.
+        anyway: Whether what is switched on may end.
+
+    Returns:
+        The services of those code locations.
+
+    Raises:
+        StackError: One does not load, or something that is switched on would end.
+    """
+    if not cluster.get("deployment", "webserver"):
+        return []
+    changed: list[str] = []
+    services = {one.replace("_", "-"): one for one in cluster.stack.code_servers}
+    for one in deployments:
+        name: str = one["metadata"]["name"]
+        now = cluster.get("deployment", name)
+        if not now or _image(now) == _image(one):
+            continue
+        say(f"checking: {name}")
+        try:
+            new = _defined(cluster, one)
+        except StackError as error:
+            raise StackError(f"{contents.REFUSED}: {name}: {error}") from None
+        old = contents.live(cluster.stack, services[name])
+        contents.compare(old, new, anyway=anyway)
+        changed.append(services[name])
+    return changed
+
+
+def _defined(cluster: Cluster, deployment: Mapping[str, Any]) -> contents.Contents:
+    """Asks a pod of the new image that no client finds."""
+    name = f"{deployment['metadata']['name']}-candidate"
+    template: dict[str, Any] = deployment["spec"]["template"]
+    labels = {**template["metadata"]["labels"], NAME: name, LABEL: ""}
+    metadata = {"name": name, "namespace": cluster.name, "labels": labels}
+    spec = {**template["spec"], "restartPolicy": "Never"}
+    delete = "delete", f"pod/{name}", "--ignore-not-found", "--grace-period=1"
+    cluster.kubectl(*delete)  # of a command that was killed
+    cluster.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}])
+    try:
+        try:
+            cluster.kubectl("wait", "--for=condition=Ready", rollouts.WAIT, f"pod/{name}")
+        except StackError as error:
+            raise StackError(rollouts.reason(cluster, name) or str(error)) from None
+        address = cluster.get("pod", name)["status"]["podIP"]
+        ask = "deployment/webserver", "python", "-m", contents.MODULE, address
+        return contents.of_answer(cluster.execute(*ask))
+    finally:
+        cluster.kubectl(*delete)
+
+
+def _image(deployment: Mapping[str, Any]) -> str:
+    return deployment["spec"]["template"]["spec"]["containers"][0]["image"]
