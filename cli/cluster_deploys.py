@@ -60,10 +60,7 @@ def _defined(cluster: Cluster, deployment: Mapping[str, Any]) -> contents.Conten
     cluster.kubectl(*delete)  # of a command that was killed
     cluster.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}])
     try:
-        try:
-            cluster.kubectl("wait", "--for=condition=Ready", rollouts.WAIT, f"pod/{name}")
-        except StackError as error:
-            raise StackError(rollouts.reason(cluster, name) or str(error)) from None
+        rollouts.until(cluster, *rollouts.WORDS["pod"], f"pod/{name}", name=name)
         address = cluster.get("pod", name)["status"]["podIP"]
         ask = "deployment/webserver", "python", "-m", contents.MODULE, address
         return contents.of_answer(cluster.execute(*ask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -9,20 +10,39 @@ from typing import Any
 from cli.cluster import Cluster
 from cli.errors import StackError
 
-WAIT = "--timeout=300s"
+# Of each part. It is asked in between: some reasons do not go away.
+SECONDS, SECONDS_BETWEEN = 300, 20
+HOPELESS = ("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName")
+WORDS = {
+    "job": ("wait", "--for=condition=complete"),
+    "pod": ("wait", "--for=condition=Ready"),
+}
 
 
 def wait(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> None:
     """Waits until each of some objects works; raises StackError with the reason if not."""
     for one in objects:
         kind, name = one["kind"].lower(), one["metadata"]["name"]
+        words = WORDS.get(kind, ("rollout", "status"))
         try:
-            if kind == "job":
-                cluster.kubectl("wait", "--for=condition=complete", WAIT, f"job/{name}")
-            else:
-                cluster.kubectl("rollout", "status", WAIT, f"{kind}/{name}")
+            until(cluster, *words, f"{kind}/{name}", name=name)
         except StackError as error:
-            raise StackError(f"{name}: {reason(cluster, name) or error}") from None
+            raise StackError(f"{name}: {error}") from None
+
+
+def until(cluster: Cluster, *words: str, name: str) -> None:
+    """Waits as kubectl does with some words; raises StackError with the reason of a pod if not."""
+    deadline, seen = time.monotonic() + SECONDS, 0
+    while True:
+        try:
+            cluster.kubectl(*words, f"--timeout={SECONDS_BETWEEN}s")
+        except StackError as error:
+            why = reason(cluster, name)
+            seen = seen + 1 if why.startswith(HOPELESS) else 0
+            if seen > 1 or time.monotonic() > deadline:
+                raise StackError(why or str(error)) from None
+        else:
+            return
 
 
 def reason(cluster: Cluster, name: str) -> str:

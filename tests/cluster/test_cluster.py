@@ -137,7 +137,8 @@ def test_history_passwords_and_secrets_came_from_one_machine_which_starts_the_st
     assert stack.password == there.password
     where = "deployment/code-location", "--", "cat", "/run/dagster-settings/secrets/token"
     assert cluster.kubectl("exec", f"--namespace={cluster.name}", *where) == SECRET_VALUE
-    done = stack.verb("up")
+    # The way to the edge has its port.
+    done = stack.verb("up", HTTP_PORT=str(stack.lease.port + 500))
     assert done.returncode == 1
     assert "this stack has moved to a cluster" in done.stderr, done.stderr
     assert not stack.services()

@@ -42,7 +42,7 @@ version = 2
 CONTAINERD
 # The registry of the tests, by whatever name this machine reaches it.
 mkdir -p /etc/containerd/certs.d/_default
-echo "server = \"http://$NETWORK.60:5000\"" >/etc/containerd/certs.d/_default/hosts.toml
+printf '[host."http://%s.60:5000"]\n  capabilities = ["pull", "resolve"]\n' "$NETWORK" >/etc/containerd/certs.d/_default/hosts.toml
 # cgroups v1 are what some machines have; 1.34 is the last version that takes them by default.
 cat >/etc/kubelet.yaml <<KUBELET
 apiVersion: kubelet.config.k8s.io/v1beta1
