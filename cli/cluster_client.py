@@ -24,10 +24,10 @@ print(json.dumps([answer.status, answer.read().decode()]))
 class PodClient(Client):
     """The API, as it is behind the sign-in."""
 
-    def __init__(self, execute: Callable[..., str]) -> None:
-        """Takes Cluster.execute."""
+    def __init__(self, execute: Callable[..., str], where: str = "deployment/webserver") -> None:
+        """Takes Cluster.execute, and a pod, or the Deployment for any of its pods."""
         self.execute = execute
-        self.where = "deployment/webserver"
+        self.where = where
 
     def post(self, body: str) -> tuple[int, str]:
         """Sends a request: see Client.post."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cli import contents, rollouts
+from cli import contents, deploys, rollouts
 from cli.cluster import Cluster
+from cli.cluster_client import PodClient
 from cli.errors import StackError
 from cli.output import say
 
@@ -47,6 +48,15 @@ def check(cluster: Cluster, deployments: Sequence[Mapping[str, Any]], *, anyway:
         contents.compare(old, new, anyway=anyway)
         changed.append(services[name])
     return changed
+
+
+def reload(cluster: Cluster, service: str) -> None:
+    """Makes each web server ask a code server again; raises StackError if it does not load."""
+    for pod in cluster.get("pods", f"--selector={NAME} in (webserver,webserver-viewer)")["items"]:
+        if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]:
+            where = f"pod/{pod['metadata']['name']}"
+            cluster.stack.client = PodClient(cluster.execute, where)
+            deploys.reload(cluster.stack, service)
 
 
 def _defined(cluster: Cluster, deployment: Mapping[str, Any]) -> contents.Contents:

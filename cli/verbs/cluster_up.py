@@ -9,7 +9,6 @@ from cli import (
     cluster_deploys,
     cluster_history,
     cluster_secrets,
-    deploys,
     locks,
     marks,
     reading,
@@ -61,7 +60,7 @@ def run(stack: Stack, flags: Namespace) -> None:
             if phase == "database" and history:
                 history.bring_database()
         for service in changed:
-            deploys.reload(cluster.stack, service)
+            cluster_deploys.reload(cluster, service)
     say(
         f"up: {cluster.name}. The web UI: kubectl port-forward --namespace={cluster.name}"
         " service/edge 3000:8080 (make cluster-status)"

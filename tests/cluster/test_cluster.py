@@ -104,6 +104,14 @@ def answers(stack):
         return None
 
 
+def up_again(cluster, *flags):
+    """Puts the stack as it is now on the cluster; returns what was printed."""
+    said = cluster.up(*flags)
+    # The way to the edge ends with its pod.
+    wait_until(lambda: answers(cluster.stack), "the web UI")
+    return said
+
+
 def pod_of(cluster, run_id):
     words = ("get", "pods", f"--namespace={cluster.name}", "--output=json")
     listed = cluster.kubectl(*words, f"--selector=dagster/run-id={run_id}")
@@ -394,7 +402,7 @@ def test_with_a_registry_nodes_pull_images_by_their_digests(cluster):
     registry = cluster.start_registry()
     with (stack.root / ".env").open("a") as settings:
         settings.write(f"\nCLUSTER_REGISTRY={registry}/stack")
-    cluster.up()
+    up_again(cluster)
     pods = json.loads(cluster.kubectl("get", "pods", *cluster.own, "--output=json"))["items"]
     images = {
         pod["metadata"]["labels"]["app.kubernetes.io/name"]: pod["spec"]["containers"][0]["image"]
@@ -435,7 +443,7 @@ def test_code_is_deployed_checked_and_rolled_back(cluster):
     stack.run(ONE_OP, seconds=180)
 
     file.write_text(ADDED_CODE)
-    assert "jobs added: added\n" in cluster.up()
+    assert "jobs added: added\n" in up_again(cluster)
     stack.run("added", seconds=180)
 
     file.unlink()
@@ -444,7 +452,7 @@ def test_code_is_deployed_checked_and_rolled_back(cluster):
     assert "yearly, which is switched on, is gone" in done.stderr, done.stderr
     stack.run("added", seconds=180)
 
-    assert "jobs removed: added\n" in cluster.up("--anyway")
+    assert "jobs removed: added\n" in up_again(cluster, "--anyway")
     deployment = "deployment/code-location"
     cluster.kubectl("rollout", "undo", deployment, *cluster.own)
     cluster.kubectl("rollout", "status", deployment, *cluster.own)
@@ -480,7 +488,7 @@ def test_down_keeps_the_history_and_destroy_leaves_nothing(cluster):
     namespace = f"--namespace={cluster.name}"
     wait_until(lambda: not cluster.kubectl("get", "pods", namespace, "--output=name"), "no pod")
     assert "is not on this cluster" in stack.verb("cluster-status").stderr
-    cluster.up()
+    up_again(cluster)
     wait_until(lambda: answers(stack), "the web UI")
     # Also the password is the same.
     assert stack.status_of(run) == "SUCCESS"
