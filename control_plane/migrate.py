@@ -16,6 +16,7 @@ from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
 from control_plane.code_server import object_store
 
 POSTGRES = Path(__file__).parent / "postgres"
+FILES = "grants", "notifications", "warm_containers", "deploys", "ended_runs"
 
 
 def main() -> None:
@@ -36,8 +37,7 @@ def main() -> None:
                 # Without parameters: a percent sign in the file is not a placeholder.
                 connection.execution_options(no_parameters=True)
                 # In one transaction: a daemon may be at work.
-                files = "grants.sql", "notifications.sql", "warm_containers.sql", "deploys.sql"
-                texts = [(POSTGRES / file).read_text() for file in files]
+                texts = [(POSTGRES / f"{file}.sql").read_text() for file in FILES]
                 connection.exec_driver_sql("\n".join(texts))
     except Exception as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())

@@ -138,6 +138,29 @@ def test_a_waiting_run_cannot_be_rewritten_by_code_and_can_be_canceled(stack, ru
         stack.as_role("dagster_control", ["DELETE FROM runs WHERE run_id = 'waiting'"])
 
 
+@pytest.mark.parametrize("status", ["FAILURE", "CANCELED", "SUCCESS", "STARTED"])
+def test_the_events_of_a_run_that_was_given_up_are_refused(stack, run, status):
+    begun = (
+        "INSERT INTO runs (run_id, pipeline_name, status, run_body) SELECT"
+        f" 'given up', pipeline_name, '{status}', run_body FROM runs WHERE run_id = '{run}'"
+    )
+    event = (
+        "INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp)"
+        " VALUES ('given up', '', '{}', now())"
+    )
+    remove = [f"DELETE FROM {table} WHERE run_id = 'given up'" for table in ("event_logs", "runs")]
+    kinds = "ASSET_MATERIALIZATION", "STEP_SUCCESS", "PIPELINE_SUCCESS", "ENGINE_EVENT"
+    assert stack.as_role("dagster_control", [begun]) == [[]]
+    try:
+        said = stack.as_role("dagster_code", [event.format(kind) for kind in kinds])
+        is_over = status in ("FAILURE", "CANCELED")
+        assert said == [*([REFUSED if is_over else []] * 3), []]
+        # The daemon still reports what it does with the run.
+        assert stack.as_role("dagster_control", [event.format(kinds[0])]) == [[]]
+    finally:
+        stack.as_role("dagster_control", remove)
+
+
 @pytest.mark.parametrize("role", WRITES)
 def test_a_role_writes_in_these_tables_and_no_other(stack, role):
     found = stack.sql(
