@@ -44,6 +44,10 @@ LAUNCHER = {"module": "control_plane.launcher.on_kubernetes", "class": "Kubernet
 # Two of these at once would do everything twice, or have different sessions.
 ONE_AT_A_TIME = {"daemon", "sign_in"}
 OWN_IP = "$(POD_IP)"
+# Of a run: its own two connections to Postgres, and those of one process of a step. A server process
+# for Dagster has less than so many bytes (docs/scaling.md).
+CONNECTIONS_OF_RUN, CONNECTION_BYTES = 4, 5 << 20
+MAX_CONNECTIONS = "-cmax_connections="
 # A budget that never lets a run be evicted: a node that is drained waits for its runs.
 ALWAYS = 1_000_000
 # Pods of the stack itself that the limit of pods leaves room for.
@@ -198,6 +202,9 @@ def _pod(stack: Stack, name: str) -> Object:
     ]
     command = [_with_own_address(str(word), own) for word in words]
     memory, cpus = int(service["mem_limit"]), float(service["cpus"])
+    if name == "postgres":
+        command, further = _with_connections(command, stack.max_runs)
+        memory += further * CONNECTION_BYTES
     container: Object = {
         "name": name_of(name),
         "image": image["ref"],
@@ -247,6 +254,18 @@ def _pod(stack: Stack, name: str) -> Object:
     seen = hashlib.sha256(f"{instance_file(stack)}{hosts_file(stack)}".encode()).hexdigest()[:16]
     return {"metadata": {"labels": labels, "annotations": {"dagster.stack/files": seen}},
             "spec": spec}  # fmt: skip
+
+
+def _with_connections(command: list[str], runs: int) -> tuple[list[str], int]:
+    """The command of Postgres with connections for so many runs, and how many it has in addition.
+
+    What it has on one machine is for the control plane, code servers and some runs.
+    """
+    (given,) = (word for word in command if word.startswith(MAX_CONNECTIONS))
+    has = int(given.removeprefix(MAX_CONNECTIONS))
+    needs = max(has, has // 2 + CONNECTIONS_OF_RUN * runs)
+    changed = [f"{MAX_CONNECTIONS}{needs}" if word == given else word for word in command]
+    return changed, needs - has
 
 
 def _environment(

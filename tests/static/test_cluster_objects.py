@@ -1,6 +1,7 @@
 """What the cluster gets is what docker-compose.yml and dagster.yaml say. Needs no cluster."""
 
 import copy
+import dataclasses
 import json
 import os
 import re
@@ -96,6 +97,27 @@ def test_each_pod_is_on_the_networks_of_its_service_and_the_policies_are_theirs(
         assert bool(outside) != bool(described.get("internal")), network
         assert all("192.0.2.1/32" in one["except"] for one in outside)
     assert objects["NetworkPolicy", "nothing"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+@pytest.mark.parametrize(("runs", "connections"), [(10, 200), (25, 200), (100, 500)])
+def test_queue_and_database_have_room_for_the_runs_at_once(stack, runs, connections, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    compose = copy.deepcopy(stack.compose)
+    compose["services"]["cluster"]["environment"]["CLUSTER_MAX_RUNS"] = str(runs)
+    described = dataclasses.replace(stack, compose=compose)
+    made = {
+        (one["kind"], one["metadata"]["name"]): one
+        for phase in manifests.phases(described).values()
+        for one in phase
+    }
+    instance = yaml.safe_load(made["ConfigMap", "instance"]["data"]["dagster.yaml"])
+    assert instance["concurrency"]["runs"]["max_concurrent_runs"] == runs
+    (container,) = workload(made, "postgres")["spec"]["containers"]
+    given = [word for word in container["args"] if word.startswith("-cmax_connections")]
+    assert given == [f"-cmax_connections={connections}"]
+    on_one_machine = int(stack.compose["services"]["postgres"]["mem_limit"])
+    memory = on_one_machine + (connections - 200) * manifests.CONNECTION_BYTES
+    assert container["resources"]["limits"]["memory"] == str(memory)
 
 
 def test_only_web_server_and_daemon_have_rights_on_the_cluster(stack, objects):
