@@ -1,4 +1,4 @@
-"""Puts the new image of a code location live beside the old one, and notes what is live.
+"""Puts the new image of a code location live beside the old one.
 
 Compose stops a container before it starts the one that replaces it. Here the new code server starts
 beside the old one, under the same name in the network: until it listens, clients find the old one.
@@ -6,15 +6,13 @@ beside the old one, under the same name in the network: until it listens, client
 
 from __future__ import annotations
 
-import getpass
 import subprocess
 import time
 from collections.abc import Iterable
 
-from cli import commands, database, health
+from cli import commands, health
 from cli.errors import StackError
-from cli.output import note as tell
-from cli.output import say
+from cli.output import note, say
 from cli.stack import Stack, docker
 
 RELOAD = """mutation Reload($name: String!) {
@@ -22,9 +20,6 @@ RELOAD = """mutation Reload($name: String!) {
 # Of a code server that stops: longer than its own time for calls in progress.
 STOP_SECONDS = 90
 LOAD_SECONDS = 60
-# The verb of a deploy until it is whole: one that is killed keeps it, and no rollback goes there.
-UNFINISHED = "unfinished"
-DONE, FORGOTTEN = "UPDATE deploys SET verb = 'deploy'", "DELETE FROM deploys"
 # As start_period in docker-compose.yml.
 START_SECONDS = 120
 
@@ -89,7 +84,7 @@ def wait_until_healthy(server: str) -> None:
                 ["docker", "logs", server], check=False, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             ).stdout.strip()  # fmt: skip
-            tell(said)
+            note(said)
             status = docker("inspect", "--format", "{{.State.ExitCode}}", server).strip()
             raise StackError(
                 f"it does not load: the code ended its process with exit status {status} (sys.exit,"
@@ -161,40 +156,3 @@ def load_errors(stack: Stack, service: str) -> list[str]:
     """What the web server says of a code location that does not load."""
     name = f" {location_of(stack, service)} "
     return [one for one in health.location_errors(stack) if name in one]
-
-
-def note(stack: Stack, service: str, verb: str, image: str = "") -> None:
-    """Notes what is live, or the image that will be, unless it is the last one that was noted."""
-    if not (running := servers(stack, service)):
-        return
-    image = image or running[0][1]
-    labels = '{{index .Config.Labels "org.opencontainers.image.%s"}}'
-    named = f"{labels % 'version'}\t{labels % 'revision'}"
-    said = docker("image", "inspect", "--format", named, image).strip("\n").split("\t")
-    version, revision = (label or "unknown" for label in said)
-    values = (service, image, version, revision, verb, getpass.getuser())
-    row = ", ".join("'{}'".format(value.replace("'", "''")) for value in values)
-    database.rows(
-        stack,
-        f"""INSERT INTO deploys (service, image, version, revision, verb, who) SELECT {row}
-        WHERE '{image}' IS DISTINCT FROM (SELECT image FROM deploys WHERE service = '{service}'
-          ORDER BY id DESC LIMIT 1)""",  # noqa: S608 # quoted above
-    )
-
-
-def settle(stack: Stack, service: str, change: str) -> None:
-    """Changes the last note of a service, if it is of a deploy that was UNFINISHED until now."""
-    last = f"(SELECT max(id) FROM deploys WHERE service = '{service}')"  # noqa: S608 # ours
-    database.rows(stack, f"{change} WHERE verb = '{UNFINISHED}' AND id = {last}")
-
-
-def note_all(stack: Stack) -> None:
-    """Notes what `make up` has put live."""
-    for service in stack.code_servers:
-        note(stack, service, "up")
-        settle(stack, service, DONE)
-
-
-def history(stack: Stack) -> list[dict[str, str]]:
-    """What was live, the newest first."""
-    return database.rows(stack, "SELECT * FROM deploys ORDER BY id DESC")

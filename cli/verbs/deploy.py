@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 
-from cli import builds, checks, contents, deploys, locks, outdated
+from cli import builds, checks, contents, deploys, history, locks, outdated
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -29,7 +29,7 @@ def run(stack: Stack, flags: Namespace) -> None:
             raise StackError(f"{service} does not run: make up")
         deploys.finish(stack, service)
         ((_, before), *_) = deploys.servers(stack, service)
-        deploys.note(stack, service, "up")
+        history.note(stack, service, "up")
         say(f"building {service}")
         # Under another name: what is killed here must not leave code that nobody has checked to the
         # next start of a container.
@@ -42,13 +42,13 @@ def run(stack: Stack, flags: Namespace) -> None:
             # One that does not load may have what it lacked by now: a secret, for example.
             if not is_new and not deploys.load_errors(stack, service):
                 deploys.reload(stack, service)
-                deploys.settle(stack, service, deploys.DONE)
+                history.settle(stack, service, history.DONE)
                 say("nothing has changed: this code is live already")
                 return
             contents.check(stack, candidate, service, anyway=flags.anyway)
             docker("tag", image, name)
             deploys.hand_over(stack, service)
-            deploys.note(stack, service, deploys.UNFINISHED, image)
+            history.note(stack, service, history.UNFINISHED, image)
         except BaseException:
             docker("tag", before, name)  # of a location whose compose.yml has no IMAGE_TAG
             raise
@@ -60,8 +60,8 @@ def run(stack: Stack, flags: Namespace) -> None:
         try:
             deploys.go_live(stack, service, before)
         except StackError as error:
-            deploys.settle(stack, service, deploys.FORGOTTEN)
+            history.settle(stack, service, history.FORGOTTEN)
             raise StackError(f"{contents.REFUSED}: {error}") from None
-        deploys.settle(stack, service, deploys.DONE)
+        history.settle(stack, service, history.DONE)
     say(f"live: {service} {image[7:19]} (make rollback goes back)")
     outdated.remove_images(stack)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import deploys
+from cli import history
 from cli.errors import StackError
 from cli.output import say, table
 from cli.stack import Stack
@@ -20,7 +20,7 @@ def add(parser: ArgumentParser) -> None:
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when Postgres does not run, or nothing is noted yet."""
     del flags
-    rows = deploys.history(stack)
+    rows = history.rows(stack)
     if not rows:
         raise StackError("nothing is noted yet: make up, or make deploy")
     images = {row["image"]: row["image"][7:19] for row in rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import deploys, locks
+from cli import deploys, history, locks
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack, docker
@@ -29,29 +29,29 @@ def run(stack: Stack, flags: Namespace) -> None:
             raise StackError(f"{service} does not run: make up")
         deploys.finish(stack, service)
         ((_, now), *_) = deploys.servers(stack, service)
-        history = [row for row in deploys.history(stack) if row["verb"] != deploys.UNFINISHED]
-        noted = [row["image"] for row in history if row["service"] == service]
+        whole = [row for row in history.rows(stack) if row["verb"] != history.UNFINISHED]
+        noted = [row["image"] for row in whole if row["service"] == service]
         if now not in noted:  # by `docker compose up`, for example
-            deploys.note(stack, service, "up")
+            history.note(stack, service, "up")
         elif now != noted[0]:
-            deploys.note(stack, service, "rollback")
+            history.note(stack, service, "rollback")
             say(
                 f"an interrupted rollback or deploy is complete: {now[7:19]} is live (make deploys)"
             )
             return
-        earlier = target(deploys.history(stack), service, now)
+        earlier = target(history.rows(stack), service, now)
         docker("tag", earlier, stack.config["services"][service]["image"])
         try:
             deploys.go_live(stack, service, now)
         except StackError as error:
             raise StackError(f"{error}: the code of now stays live") from None
-        deploys.note(stack, service, "rollback")
+        history.note(stack, service, "rollback")
     say(f"live: {service} {earlier[7:19]}. The next deploy or `make up` builds your files again")
 
 
-def target(history: list[dict[str, str]], service: str, now: str) -> str:
+def target(rows: list[dict[str, str]], service: str, now: str) -> str:
     """The image to go back to: the one before the last that was deployed; raises StackError."""
-    images = steps([row for row in reversed(history) if row["service"] == service])
+    images = steps([row for row in reversed(rows) if row["service"] == service])
     if images[-1:] == [now]:
         images.pop()
     if not images:
@@ -65,11 +65,11 @@ def target(history: list[dict[str, str]], service: str, now: str) -> str:
     return images[-1]
 
 
-def steps(history: list[dict[str, str]]) -> list[str]:
+def steps(rows: list[dict[str, str]]) -> list[str]:
     """The images that were live, the oldest first, without what rollbacks have taken back."""
     images: list[str] = []
-    for row in history:
-        if row["verb"] == deploys.UNFINISHED:
+    for row in rows:
+        if row["verb"] == history.UNFINISHED:
             continue
         if row["verb"] == "rollback" and row["image"] in images:
             while images[-1] != row["image"]:

@@ -6,7 +6,7 @@ import subprocess
 import time
 from argparse import ArgumentParser, Namespace
 
-from cli import builds, checks, commands, deploys, health, outdated
+from cli import builds, checks, commands, health, history, outdated
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import ANY, LOCALHOST, Stack
@@ -42,7 +42,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         further = stack.compose(*commands.start(name), check=False)
         if further.returncode:
             failed[name] = "not started: " + _reason(stack, further.stderr, was_there, name)
-    deploys.note_all(stack)
+    history.note_all(stack)
     outdated.remove_networks(stack)
     outdated.remove_images(stack)
     say(f"healthy after {time.monotonic() - started:.0f} s: {stack.ui_url} (make credentials)")

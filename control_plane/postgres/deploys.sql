@@ -1,4 +1,4 @@
--- What was live when, by whom (`./stack deploys`). The command line writes it (cli/deploys.py).
+-- What was live when, by whom (`./stack deploys`). The command line writes it (cli/history.py).
 CREATE TABLE IF NOT EXISTS deploys (
     id serial PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT now(),
