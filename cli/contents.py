@@ -115,14 +115,33 @@ def changes(old: Contents, new: Contents) -> list[str]:
     return lines
 
 
-def missing(old: Contents, new: Contents) -> list[str]:
-    """What is switched on and would have nothing to do any more."""
-    there = new.names["schedules"] | new.names["sensors"]
-    found = [f"{name}, which is switched on, is gone" for name in sorted(old.on - there)]
-    for name in sorted(old.on & there):
-        gone = old.jobs[name] & old.names["jobs"] - new.names["jobs"]
-        found += [f"the job {job} of {name}, which is switched on, is gone" for job in sorted(gone)]
+def moved(old: Contents, new: Contents) -> list[str]:
+    """A line for each schedule and sensor that is on and would launch other jobs than now."""
+    found: list[str] = []
+    for name in sorted(old.on & new.jobs.keys()):
+        was, will_be = (shown(one.jobs[name]) for one in (old, new))
+        if was != will_be and old.jobs[name] and new.jobs[name]:
+            found.append(f"{name}, which is switched on, launches {will_be} instead of {was}")
     return found
+
+
+def missing(old: Contents, new: Contents) -> list[str]:
+    """What is switched on and would be gone, or would launch nothing any more.
+
+    Dagster refuses code whose schedule or sensor names a job that does not exist. So every job of a
+    new definition exists, also one that was renamed with its schedule.
+    """
+    found = [f"{name}, which is switched on, is gone" for name in sorted(old.on - new.jobs.keys())]
+    for name in sorted(old.on & new.jobs.keys()):
+        if old.jobs[name] and not new.jobs[name]:
+            was = shown(old.jobs[name])
+            found.append(f"{name}, which is switched on, would launch nothing (now: {was})")
+    return found
+
+
+def shown(jobs: set[str]) -> str:
+    """The jobs of a schedule or sensor. Dagster makes one without a name of selected assets."""
+    return ", ".join(sorted({"assets" if job.startswith("__") else job for job in jobs}))
 
 
 def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None:
@@ -146,7 +165,7 @@ def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None
 
 def compare(old: Contents, new: Contents, *, anyway: bool) -> None:
     """Says what would change; raises StackError if something that is switched on would end."""
-    for line in changes(old, new):
+    for line in [*changes(old, new), *moved(old, new)]:
         say(f"  {line}")
     lost = missing(old, new)
     if lost and not anyway:

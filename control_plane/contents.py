@@ -35,12 +35,9 @@ def contents(repositories: list[RemoteRepository]) -> dict[str, Any]:
         schedules |= {one.name: [one.job_name] for one in repository.get_schedules()}
         for sensor in repository.get_sensors():
             sensors[sensor.name] = [target.job_name for target in sensor.get_targets()]
-    shown = {
-        kind: {name: [job for job in of[name] if not job.startswith(HIDDEN)] for name in of}
-        for kind, of in (("schedules", schedules), ("sensors", sensors))
-    }
     named = {"jobs": {job for job in jobs if not job.startswith(HIDDEN)}, "assets": assets}
-    return {**{kind: sorted(names) for kind, names in named.items()}, **shown}
+    found = {kind: sorted(names) for kind, names in named.items()}
+    return {**found, "schedules": schedules, "sensors": sensors}
 
 
 def as_answer(info: SerializableErrorInfo) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def add(parser: ArgumentParser) -> None:
     """The flags."""
     which = "its name (default: your project)"
     parser.add_argument("location", metavar="LOCATION", nargs="?", default="", help=which)
-    anyway = "also if a schedule or sensor that is on, or its job, is gone"
+    anyway = "also if a schedule or sensor that is on is gone, or has no job any more"
     parser.add_argument("--anyway", action="store_true", help=anyway)
 
 

@@ -197,6 +197,11 @@ def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(
             "each_minute, which is switched on, is",
             marks=pytest.mark.whole,
         ),
+        pytest.param(
+            TRIGGERS.replace("@dg.sensor(job=versioned, ", "@dg.sensor("),
+            r"each_second, which is switched on, would launch nothing \(now: versioned\)",
+            marks=pytest.mark.whole,
+        ),
     ],
 )
 def test_code_that_does_not_load_or_loses_what_is_on_never_becomes_live(deployed, text, reason):
@@ -328,6 +333,13 @@ def test_a_deploy_says_what_is_added_and_removed(deployed):
     assert "jobs added: other" in succeed(deployed, "deploy")
     write(deployed, TRIGGERS)
     assert "jobs removed: other" in succeed(deployed, "deploy")
+    # A schedule and a sensor that are on, and their job has another name.
+    write(deployed, TRIGGERS.replace("versioned", "renamed"))
+    said = succeed(deployed, "deploy")
+    for name in ("each_minute", "each_second"):
+        assert f"  {name}, which is switched on, launches renamed instead of versioned" in said
+    write(deployed, TRIGGERS)
+    succeed(deployed, "deploy")
 
 
 @TIMES

@@ -21,6 +21,38 @@ def test_of_many_names_the_first_are_shown_each_on_the_same_line():
     assert contents.changes(of(), of("two\nlines")) == ["assets added: two lines"]
 
 
+def with_jobs(**jobs):
+    """Code with one schedule, and one sensor, and what each launches."""
+    names = {"jobs": {"old", "new"}, "assets": set(), "schedules": {"s"}, "sensors": {"t"}}
+    return contents.Contents(names, {name: set(of) for name, of in jobs.items()}, {"s", "t"})
+
+
+def test_a_job_may_be_renamed_together_with_the_schedule_that_launches_it():
+    old, new = with_jobs(s=["old"], t=["old", "more"]), with_jobs(s=["new"], t=["more"])
+    assert contents.missing(old, new) == []
+    assert contents.moved(old, new) == [
+        "s, which is switched on, launches new instead of old",
+        "t, which is switched on, launches more instead of more, old",
+    ]
+    # Dagster's own job of the assets that a schedule selects.
+    by_assets = with_jobs(s=["__anonymous_asset_job_s"], t=["old", "more"])
+    assert contents.missing(old, by_assets) == []
+    assert contents.moved(old, by_assets) == [
+        "s, which is switched on, launches assets instead of old"
+    ]
+
+
+def test_what_is_on_and_is_gone_or_would_launch_nothing_is_named():
+    old = with_jobs(s=["old"], t=["old"])
+    assert contents.missing(old, with_jobs(t=[])) == [
+        "s, which is switched on, is gone",
+        "t, which is switched on, would launch nothing (now: old)",
+    ]
+    assert contents.moved(old, with_jobs(t=[])) == []
+    # One that never launched anything, such as a sensor that reports failures.
+    assert contents.missing(with_jobs(s=["old"], t=[]), with_jobs(s=["old"], t=[])) == []
+
+
 class Answers:
     """In the place of a stack: what its web server says when it asks the new code server."""
 
