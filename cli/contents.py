@@ -68,7 +68,7 @@ def built(stack: Stack, candidate: Stack, service: str) -> Contents:
     """What the image defines that was built last: asks a code server of it that no client finds.
 
     Raises:
-        StackError: It does not start, or has an error; the whole error is on stderr.
+        StackError: It does not start, or has an error, whose trace is on stderr.
     """
     deploys.hand_over(candidate, service, *HAND_OVER)
     once = "run", "--detach", "--no-deps", WITH_CANDIDATE, service

@@ -21,6 +21,8 @@ PORT = 4000
 HIDDEN = "__"
 # A line of a traceback that is about the user's code.
 IN_PROJECT = re.compile(r'File "/opt/code/[^"]+", line \d+')
+# Of an error without a frame of the user's code: so many of the innermost frames.
+FRAMES_OF_OTHERS = 3
 
 
 def contents(repositories: list[RemoteRepository]) -> dict[str, Any]:
@@ -41,17 +43,44 @@ def contents(repositories: list[RemoteRepository]) -> dict[str, Any]:
 
 
 def as_answer(info: SerializableErrorInfo) -> dict[str, Any]:
-    """An error of the project: its text, its messages from the last cause on, and its place."""
+    """An error of the project: its text, its messages from the first cause on, and its place."""
     chain = [info]
     while cause := chain[0].cause:
         chain.insert(0, cause)
     places = (IN_PROJECT.search(frame) for one in chain for frame in reversed(one.stack))
     place = next(filter(None, places), None)
     return {
-        "error": info.to_string(),
+        "error": text_of(chain),
         "messages": [one.message for one in chain],
         "place": place[0] if place else "",
     }
+
+
+def text_of(chain: list[SerializableErrorInfo]) -> str:
+    """A chain of errors as Python prints it, without the frames between the user's own.
+
+    Dagster's own text has about a hundred lines for an error in one file: most are of its loader,
+    and it prints an error twice if that was wrapped.
+
+    Args:
+        chain: The errors, the first cause first.
+    """
+    parts: list[str] = []
+    left_out = 0
+    for one in chain:
+        kept = [frame for frame in one.stack if IN_PROJECT.search(frame)]
+        if parts and not kept:  # Dagster says with it which module it was about to load
+            left_out += len(one.stack)
+            continue
+        # Also where it was raised, if that is in a package.
+        innermost = one.stack[-1 if kept else -FRAMES_OF_OTHERS :]
+        kept += [frame for frame in innermost if frame not in kept]
+        left_out += len(one.stack) - len(kept)
+        heading = "Traceback (most recent call last):\n" if kept else ""
+        parts.append(f"{heading}{''.join(kept)}{one.message}".rstrip())
+    if left_out:
+        parts.append(f"({left_out} frames of Dagster and other packages are not shown)")
+    return "\n\n".join(parts)
 
 
 def main() -> None:

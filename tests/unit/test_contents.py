@@ -3,7 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
+from dagster_shared.error import SerializableErrorInfo
 
+from control_plane.contents import as_answer
 from support.cli import StackError, contents
 
 
@@ -94,3 +96,33 @@ def test_after_git_pull_alone_a_deploy_says_that_make_up_comes_first(ask):
 
 def test_of_a_server_that_ends_when_it_is_asked_a_deploy_says_so(ask):
     assert ask("Socket closed") == "the code ended its process with exit status 3"
+
+
+def frame(file, line):
+    return f'  File "{file}", line {line}, in f\n    f()\n'
+
+
+LOADER = [frame(f"/opt/dagster/lib/dagster/{name}.py", 1) for name in "abcdef"]
+
+
+def test_an_error_keeps_the_frames_of_the_user_s_code_and_where_it_was_raised():
+    mine, raised = frame("/opt/code/src/shop/defs/a.py", 7), frame("/opt/dagster/lib/pandas.py", 9)
+    cause = SerializableErrorInfo("OSError: no file\n", [*LOADER, raised], "OSError")
+    wrapped = SerializableErrorInfo(
+        "ValueError: two\nlines\n", [*LOADER, mine, *LOADER, raised], "ValueError", cause, cause
+    )
+    outer = SerializableErrorInfo("LoadError: while loading\n", LOADER, "LoadError", wrapped)
+    answer = as_answer(outer)
+    assert answer["messages"] == [cause.message, wrapped.message, outer.message]
+    assert answer["place"] == 'File "/opt/code/src/shop/defs/a.py", line 7'
+    heading = "Traceback (most recent call last):\n"
+    assert answer["error"].split("\n\n") == [
+        f"{heading}{''.join(LOADER[-2:])}{raised}OSError: no file",
+        f"{heading}{mine}{raised}ValueError: two\nlines",
+        "(22 frames of Dagster and other packages are not shown)",
+    ]
+
+
+def test_an_error_without_a_frame_keeps_its_message():
+    answer = as_answer(SerializableErrorInfo("SyntaxError: invalid syntax\n", [], "SyntaxError"))
+    assert answer["error"] == "SyntaxError: invalid syntax"
