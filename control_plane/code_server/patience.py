@@ -23,6 +23,10 @@ WAIT_SECONDS = 300
 PAUSE_SECONDS = 1
 # The manual of Postgres, "PostgreSQL Error Codes". The step would fail, as if by its code.
 DISK_FULL = "53100"
+# `./stack rotate` writes the clients' passwords before those of the server. Killed in between, it
+# leaves a stack in which no run connects, until it is repeated.
+REFUSED = "password authentication failed"
+ROTATING = " (a rotation of passwords goes on, or was interrupted: make rotate)"
 # What a run writes. A connection that ends meanwhile ends the call. The call is repeated: at worst,
 # an event that Postgres had just stored is there twice.
 WRITES = (
@@ -36,7 +40,9 @@ READS = ("get_", "has_")
 
 
 def wait_for_postgres() -> None:
-    """Makes this process wait whenever the database is away."""
+    """Makes this process wait whenever the database is away. A second call does nothing."""
+    if utils.retry_pg_connection_fn is connected:
+        return
     utils.retry_pg_connection_fn = connected
     reads = [
         (storage, name)
@@ -61,11 +67,12 @@ def connected(connect: Callable[[], Any], **_: float) -> Any:  # noqa: ANN401 # 
         # Psycopg's own error comes if Postgres ends between the connection and Dagster's first
         # statement, which does not go through SQLAlchemy. A step failed so (make test-chaos).
         except (DBAPIError, TimeoutError, PsycopgError) as error:
+            why = ROTATING if REFUSED in str(error) else ""
             if time.monotonic() > deadline:
                 raise utils.DagsterPostgresException(
-                    f"no connection to Postgres for {WAIT_SECONDS} s: {error}"
+                    f"no connection to Postgres for {WAIT_SECONDS} s{why}: {error}"
                 ) from error
-            logging.getLogger("dagster").warning("waiting for Postgres: %s", error)
+            logging.getLogger("dagster").warning("waiting for Postgres%s: %s", why, error)
         time.sleep(PAUSE_SECONDS)
 
 

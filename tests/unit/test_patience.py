@@ -60,6 +60,17 @@ def test_a_run_does_not_wait_for_ever(clock):
     assert sum(clock) <= patience.WAIT_SECONDS + patience.PAUSE_SECONDS
 
 
+def test_a_run_whose_password_is_refused_names_the_rotation_that_was_interrupted(clock, caplog):
+    said = 'FATAL:  password authentication failed for user "dagster_code"'
+    refused = OperationalError("SELECT", {}, psycopg2.OperationalError(said))
+    with pytest.raises(utils.DagsterPostgresException, match=r"300 s .*interrupted: make rotate"):
+        patience.connected(Mock(side_effect=refused))
+    assert "waiting for Postgres (a rotation of passwords goes on" in caplog.text
+    caplog.clear()
+    patience.connected(Mock(side_effect=[lost(), "a connection"]))
+    assert "rotation" not in caplog.text
+
+
 def test_a_write_whose_connection_ends_is_repeated_and_another_error_is_not(clock):
     write = Mock(side_effect=[lost(), "stored"])
     assert patience._repeated(write)("event", index=1) == "stored"
@@ -131,5 +142,8 @@ def test_what_a_run_reads_is_read_again_when_its_connection_has_ended(clock, mon
                 monkeypatch.setattr(storage, name, function)
     monkeypatch.setattr(PostgresEventLogStorage, "has_table", lambda _, name: answers(name))
     patience.wait_for_postgres()
+    once = PostgresEventLogStorage.has_table
+    patience.wait_for_postgres()  # a run container calls it before and after it loads its code
+    assert PostgresEventLogStorage.has_table is once
     assert PostgresEventLogStorage.has_table(Mock(), "asset_keys") is True
     assert clock == [patience.PAUSE_SECONDS] * 2
