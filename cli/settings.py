@@ -52,13 +52,13 @@ def put(stack: Stack, texts: Mapping[str, str]) -> None:
     others = other_stacks(stack)
     for name in sorted(set(texts) & set(places)):
         file = places[name]
-        text = _of(stack, texts[name]) if name == FIRST else texts[name]
+        text = _as_restored(stack, name, texts[name])
         # An override can do all that the engine can, and a .env is that of every stack of a folder.
         can_be_written = name != OVERRIDE and not (name == FIRST and others)
         if not file.exists() and can_be_written:
             _write(file, text)
             say(f"wrote {file}")
-        elif not file.exists() or file.read_text() != text:
+        elif not file.exists() or _as_restored(stack, name, file.read_text()) != text:
             beside = file.with_name(f"{file.name}.from-backup")
             _write(beside, text)
             note(f"note: {file} stays as it is: {beside.name} beside it is that of the backup")
@@ -78,14 +78,20 @@ def other_stacks(stack: Stack) -> list[str]:
     return sorted(name for name in found if not name.endswith("-verify"))
 
 
-def _of(stack: Stack, text: str) -> str:
-    """A .env with the name that this stack has, and with its port if that was chosen for it."""
+def _as_restored(stack: Stack, name: str, text: str) -> str:
+    """A file as a restore writes it.
+
+    Its .env has the name of this stack, and the port if that was chosen for it. A .env that differs
+    in these lines only does not differ.
+    """
+    if name != FIRST:
+        return text
     own = {"STACK_NAME": stack.name}
     if "HTTP_PORT" in stack.environment:
         own["HTTP_PORT"] = stack.environment["HTTP_PORT"]
-    for name in (*own, "COMPOSE_PROJECT_NAME"):
-        text = re.sub(rf"(?m)^\s*(export\s+)?{name}\s*[=:].*\n?", "", text)
-    return "".join(f"{name}={value}\n" for name, value in own.items()) + text
+    for setting in (*own, "COMPOSE_PROJECT_NAME"):
+        text = re.sub(rf"(?m)^\s*(export\s+)?{setting}\s*[=:].*\n?", "", text)
+    return "".join(f"{setting}={value}\n" for setting, value in own.items()) + text
 
 
 def _write(file: Path, text: str) -> None:

@@ -284,6 +284,30 @@ def test_a_restore_writes_no_override_and_no_env_that_another_stack_would_use(
     assert (tmp_path / "docker-compose.override.yml.from-backup").exists()
 
 
+@pytest.mark.parametrize(
+    ("there", "differs"),
+    [
+        ("A=1\nHTTP_PORT=3000\n", False),  # the original's, which the backup has
+        ("STACK_NAME=copy\nHTTP_PORT=3100\nA=1\n", False),
+        ("A=1\n", False),
+        ("A=2\nHTTP_PORT=3000\n", True),
+    ],
+)
+def test_an_env_that_differs_only_in_what_a_restore_adds_stays_without_a_note(
+    there, differs, monkeypatch, tmp_path, capsys
+):
+    file = tmp_path / ".env"
+    file.write_text(there)
+    monkeypatch.setattr(settings, "paths", lambda stack: {".env": file})
+    monkeypatch.setattr(settings, "other_stacks", lambda stack: [])
+    stack = Mock(environment={"HTTP_PORT": "3100"})
+    stack.name = "copy"
+    settings.put(stack, {".env": "A=1\nHTTP_PORT=3000\n"})
+    assert file.read_text() == there
+    assert ("stays as it is" in capsys.readouterr().err) == differs
+    assert (tmp_path / ".env.from-backup").exists() == differs
+
+
 def test_images_that_were_live_stay_before_those_that_a_deploy_refused(monkeypatch):
     # Five earlier images, the newest first; two of them were live, "d" after "e".
     built = "\n".join(f"{9 - n} {one} code_location" for n, one in enumerate("abcde"))
