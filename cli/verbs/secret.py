@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 
 from cli import commands, containers, deploys, dotenv
 from cli.errors import StackError
-from cli.output import say
+from cli.output import note, say
 from cli.stack import Stack, docker
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -71,6 +71,8 @@ def _read() -> bytes:
         value = sys.stdin.buffer.read(MOST_BYTES + 1)
         if value.count(b"\n") < 2:
             value = value.removesuffix(b"\n").removesuffix(b"\r")
+        if b"\r\n" in value:
+            note(r"note: its lines end with \r\n, as on Windows: some programs read no such key")
     if not value or len(value) > MOST_BYTES:
         raise StackError("the value is empty, or longer than a mebibyte")
     return value

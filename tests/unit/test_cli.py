@@ -348,11 +348,25 @@ def test_a_container_that_removes_itself_is_waited_for(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "stored"), [("one\n", "one"), ("one\r\n", "one"), ("a\nb\n", "a\nb\n")]
+    ("given", "stored"),
+    [("one\n", "one"), ("one\r\n", "one"), ("a\nb\n", "a\nb\n"), ("a\r\nb\r\n", "a\r\nb\r\n")],
 )
-def test_the_end_of_a_single_line_is_no_part_of_a_secret(given, stored, monkeypatch):
+def test_the_end_of_a_single_line_is_no_part_of_a_secret(given, stored, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
     assert secret._read() == stored.encode()
+    assert ("as on Windows" in capsys.readouterr().err) == ("\r" in stored)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_stored"), [(0, False), (1 << 20, True), ((1 << 20) + 1, False)]
+)
+def test_a_secret_has_at_most_a_mebibyte(size, is_stored, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x" * size)))
+    if is_stored:
+        assert len(secret._read()) == size
+    else:
+        with pytest.raises(StackError, match="empty, or longer than a mebibyte"):
+            secret._read()
 
 
 def test_no_answer_to_a_question_is_no(monkeypatch):
