@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from cli import deploys, health, outdated
+from cli import deploys, dotenv, health, outdated
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import Stack, docker
@@ -104,15 +105,28 @@ def changes(old: Contents, new: Contents) -> list[str]:
     """A line for each kind of definition of which some were added or removed."""
     lines: list[str] = []
     for kind in KINDS:
-        for what, names in (
-            ("added", new.names[kind] - old.names[kind]),
-            ("removed", old.names[kind] - new.names[kind]),
-        ):
-            if names:
-                shown = ", ".join(" ".join(name.split()) for name in sorted(names)[:SHOWN])
-                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-                lines.append(f"{kind} {what}: {shown}{more}")
+        lines += line(f"{kind} added", new.names[kind] - old.names[kind])
+        lines += line(f"{kind} removed", old.names[kind] - new.names[kind])
     return lines
+
+
+def settings(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """The names of the variables in a project's .env that change, and never a value."""
+    changed = {name for name in old.keys() & new.keys() if old[name] != new[name]}
+    return [
+        *line("variables added", new.keys() - old.keys()),
+        *line("variables changed", changed),
+        *line("variables removed", old.keys() - new.keys()),
+    ]
+
+
+def line(what: str, names: Set[str]) -> list[str]:
+    """A line with the first of the names, or none."""
+    if not names:
+        return []
+    shown = ", ".join(" ".join(name.split()) for name in sorted(names)[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"{what}: {shown}{more}"]
 
 
 def moved(old: Contents, new: Contents) -> list[str]:
@@ -156,6 +170,9 @@ def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None
     Raises:
         StackError: It does not load, or something that is switched on would end.
     """
+    if folder := stack.projects.get(service):
+        for one in settings(outdated.live_settings(stack, service), dotenv.of(folder)):
+            say(f"  {one}")
     try:
         new = built(stack, candidate, service)
     except StackError as error:
@@ -165,8 +182,8 @@ def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None
 
 def compare(old: Contents, new: Contents, *, anyway: bool) -> None:
     """Says what would change; raises StackError if something that is switched on would end."""
-    for line in [*changes(old, new), *moved(old, new)]:
-        say(f"  {line}")
+    for one in [*changes(old, new), *moved(old, new)]:
+        say(f"  {one}")
     lost = missing(old, new)
     if lost and not anyway:
         how = "switch it off first, or ./stack deploy --anyway"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from cli import commands, database
+from cli import commands, database, dotenv
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import Stack, docker
@@ -13,6 +13,8 @@ from cli.stack import Stack, docker
 # Earlier images of each service that stay, to go back to.
 KEPT_IMAGES = 3
 REMOVAL_SECONDS = 60
+# In a code server (control_plane/code_server/hand_over.py).
+SETTINGS = "/run/dagster-settings/.env"
 # The images of runs that have no container yet.
 WAITING = """
 SELECT DISTINCT value FROM run_tags JOIN runs USING (run_id)
@@ -94,15 +96,35 @@ def _remove_images(stack: Stack) -> None:
 
 
 def settings(stack: Stack) -> list[str]:
-    """The code servers that started before their project's .env was changed."""
+    """The code servers that started before their project's .env was changed, or deleted."""
     return [name for name in stack.projects if has_new_settings(stack, name)]
+
+
+def deleted_settings(stack: Stack) -> list[str]:
+    """The code servers whose project had a .env when they started.
+
+    A start of the stack empties the settings, so that nothing shows this any more.
+    """
+    return [
+        name
+        for name, folder in stack.projects.items()
+        if not (folder / ".env").is_file() and live_settings(stack, name)
+    ]
 
 
 def has_new_settings(stack: Stack, service: str) -> bool:
     """Whether a project's .env is newer than its code server, which read it at its start."""
     folder = stack.projects.get(service)
     identifier = stack.services().get(service, {}).get("ID")
-    if not folder or not identifier or not (file := folder / ".env").is_file():
+    if not folder or not identifier:
         return False
+    if not (file := folder / ".env").is_file():
+        return bool(live_settings(stack, service))
     started = docker("inspect", "--format", "{{.State.StartedAt}}", identifier).strip()
     return time.gmtime(file.stat().st_mtime) > time.strptime(started[:19], "%Y-%m-%dT%H:%M:%S")
+
+
+def live_settings(stack: Stack, service: str) -> dict[str, str]:
+    """The project's .env as its code server has it; nothing if the server does not run."""
+    read = stack.compose("exec", "--no-TTY", service, "cat", SETTINGS, check=False)
+    return {} if read.returncode else dotenv.read(read.stdout)

@@ -18,8 +18,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError with the reason when the stack is not healthy in the end."""
-    machine = subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False)
-    if machine.returncode:
+    if subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False).returncode:
         raise StackError("this machine is not ready: the reason is above")
     checks.refuse(stack)
     was_there, lost = bool(stack.services()), health.lost_volumes(stack)
@@ -31,8 +30,9 @@ def run(stack: Stack, flags: Namespace) -> None:
     if was_there:
         # Code servers first, and alone. Compose restarts all that depends on a replaced service
         # (2.26, setDependentLifecycle). Each change of code would stop the UI for 9 s.
+        deleted = outdated.deleted_settings(stack)
         stack.compose(*commands.start("code_location"), check=False)
-        changed = outdated.settings(stack)
+        changed = {*outdated.settings(stack), *deleted}
         if changed:
             stack.compose("restart", *changed, check=False)
     done = stack.compose(*commands.start(*builds.rest(stack)), check=False)

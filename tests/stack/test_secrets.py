@@ -132,6 +132,25 @@ def test_a_server_that_lacked_a_secret_is_replaced_by_a_deploy_once_it_is_stored
     assert keeper.verb("secret", "late", "--remove").stderr == "secret: there is no secret late\n"
 
 
+@pytest.mark.whole
+def test_a_project_s_env_that_was_deleted_is_noticed_by_deploy_and_by_up(keeper):
+    file = keeper.root / "code_location/.env"
+    before = file.read_text()
+    for verb, said in (("deploy", "  variables removed: PASSWORD\n"), ("up", "")):
+        container = keeper.container_of("code_location")
+        started = keeper.inspect(container)["State"]["StartedAt"]
+        file.unlink()
+        done = keeper.verb(verb)
+        file.write_text(before)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+        assert said in done.stdout
+        now = keeper.container_of("code_location")
+        assert (now, keeper.inspect(now)["State"]["StartedAt"]) != (container, started), verb
+        done = keeper.verb("deploy")
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+        assert "  variables added: PASSWORD\n" in done.stdout
+
+
 def test_all_passwords_are_replaced_while_runs_go_on_and_none_is_lost(keeper):
     files = "/run/postgres-credentials/passwords.sql", "/run/sign-in-credentials/dagster"
 

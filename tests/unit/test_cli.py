@@ -327,6 +327,17 @@ def test_images_that_were_live_stay_before_those_that_a_deploy_refused(monkeypat
     assert removed == ["b", "c"]
 
 
+@pytest.mark.parametrize(("handed_over", "is_new"), [("TOKEN=1\n", True), ("", False)])
+def test_a_project_whose_env_was_deleted_has_new_settings(handed_over, is_new, tmp_path):
+    server = Mock(returncode=0, stdout=handed_over)
+    stack = Mock(projects={"shop": tmp_path}, **{"compose.return_value": server})
+    stack.services.return_value = {"shop": {"ID": "1"}}
+    assert outdated.has_new_settings(stack, "shop") == is_new
+    assert outdated.deleted_settings(stack) == (["shop"] if is_new else [])
+    server.returncode = 1  # it does not run
+    assert not outdated.has_new_settings(stack, "shop")
+
+
 def test_a_container_that_removes_itself_is_waited_for(monkeypatch):
     refusals = ["removal of container 1 is already in progress"] * 2
     asked = []

@@ -55,6 +55,20 @@ def test_what_is_on_and_is_gone_or_would_launch_nothing_is_named():
     assert contents.missing(with_jobs(s=["old"], t=[]), with_jobs(s=["old"], t=[])) == []
 
 
+def test_of_the_variables_of_a_project_only_the_names_are_said():
+    old, new = (
+        {"KEPT": "1", "TOKEN": "old", "GONE": "2"},
+        {"KEPT": "1", "TOKEN": "new", "URL": ""},
+    )
+    assert contents.settings(old, new) == [
+        "variables added: URL",
+        "variables changed: TOKEN",
+        "variables removed: GONE",
+    ]
+    assert contents.settings(old, {}) == ["variables removed: GONE, KEPT, TOKEN"]
+    assert contents.settings(old, old) == []
+
+
 class Answers:
     """In the place of a stack: what its web server says when it asks the new code server."""
 
