@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from cli import age
 from cli.errors import StackError
 from cli.output import note
 from cli.stack import Stack
@@ -43,7 +44,7 @@ def last_line(said: bytes) -> str:
     """The reason in what a container wrote. That of age comes before that of its reader."""
     lines = [line for line in said.decode(errors="replace").strip().splitlines()
              if not line.startswith(OF_KUBECTL)] or ["it said nothing"]  # fmt: skip
-    by_age = [line for line in lines if line.startswith("age: error: ")]
+    by_age = [age.reason(line) for line in lines if line.startswith(age.ERROR)]
     return (by_age or lines)[-1]
 
 

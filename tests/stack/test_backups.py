@@ -209,8 +209,8 @@ def damaged(folder, encrypted, plain):
         other.add("/etc/hostname")
     return {
         made("empty", b""): "empty",
-        made("cut", whole[: len(whole) // 2]): "age: error",
-        made("flipped", bytes(flipped)): "age: error",
+        made("cut", whole[: len(whole) // 2]): "it is damaged or cut off",
+        made("flipped", bytes(flipped)): "it is damaged or cut off",
         made("cut_clear", clear[: len(clear) // 2]): "cut off",
         made("flipped_clear", bytes(flipped_clear)): "damaged|cut off",
         made("longer", clear + b"something\n"): "damaged",
@@ -245,7 +245,8 @@ def test_a_damaged_foreign_or_newer_backup_is_refused_and_nothing_is_touched(
         assert re.search(reason, last), f"{file.name}: {done.stderr}"
     wrong = tmp_path / "wrong"
     wrong.write_text("another passphrase\n")
-    for flags, reason in (((), "is encrypted"), (("--passphrase", str(wrong)), "age: error")):
+    another = "made with another passphrase: --passphrase FILE"
+    for flags, reason in (((), "is encrypted"), (("--passphrase", str(wrong)), another)):
         done = empty.verb("restore", str(backup), *flags)
         assert done.returncode == 1
         assert reason in done.stderr.strip().splitlines()[-1], done.stderr
@@ -435,9 +436,16 @@ def test_a_backup_for_a_key_can_be_read_with_the_private_key_only(original, back
     private.write_text(docker("run", "--rm", "--entrypoint=age-keygen", image))
     public.write_text(re.search(r"age1\w+", private.read_text())[0])
     file = write(original, BACKUP_KEYS=str(public))
-    for key, status in ((public, 1), (private, 0)):
+    other = tmp_path / "other"
+    other.write_text(docker("run", "--rm", "--entrypoint=age-keygen", image))
+    for key, said in ((public, "no private key"), (other, "for a key that was not given")):
         done = original.verb("backup-verify", str(file), "--key", str(key))
-        assert done.returncode == status, f"{done.stdout}{done.stderr}"
+        assert done.returncode == 1, f"{done.stdout}{done.stderr}"
+        assert said in done.stderr.strip().splitlines()[-1]
+    done = original.verb("backup-verify", str(file), "--key", str(private))
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    refused = original.verb("backup", BACKUP_KEYS=str(private))
+    assert "is not a public key" in refused.stderr.strip().splitlines()[-1]
     assert original.password.encode() not in file.read_bytes()
 
 

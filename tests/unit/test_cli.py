@@ -22,6 +22,7 @@ from support.cli import (
     main,
     name_of,
     outdated,
+    piped,
     secret,
     settings,
     values,
@@ -378,6 +379,44 @@ def test_a_secret_has_at_most_a_mebibyte(size, is_stored, monkeypatch):
     else:
         with pytest.raises(StackError, match="empty, or longer than a mebibyte"):
             secret._read()
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ("incorrect passphrase", "it was made with another passphrase: --passphrase FILE"),
+        (
+            "file is passphrase-encrypted but identities were specified with -i/--identity or -j",
+            "it is encrypted with a passphrase and not for a key",
+        ),
+        (
+            "no identity matched any of the recipients",
+            "it is encrypted for a key that was not given: --key",
+        ),
+        (
+            'reading "/run/secrets/backup_keys": failed to read "/run/secrets/backup_keys": error'
+            " at line 1: unknown identity type",
+            "the file that --key names has no private key of age",
+        ),
+        ("failed to decrypt and authenticate payload chunk", "it is damaged or cut off: get"),
+        (
+            "failed to read header: failed to parse header: failed to read line: EOF",
+            "it is damaged or cut off: get",
+        ),
+        (
+            'failed to parse recipient file "/run/secrets/backup_keys": "/run/secrets/backup_keys":'
+            " malformed recipient at line 3",
+            "a line of the file that BACKUP_KEYS names is not a public key",
+        ),
+        ("something new", "age failed"),
+    ],
+)
+def test_an_encrypted_backup_that_cannot_be_read_says_why_in_words_of_ours(words, ours):
+    said = f"age: error: {words}\nage: report unexpected errors\nit is empty\n"
+    line = piped.last_line(said.encode())
+    assert line.startswith(ours)
+    assert line.endswith(f"(age: {words})")
+    assert piped.last_line(b"a\nit is empty\n") == "it is empty"
 
 
 def test_no_answer_to_a_question_is_no(monkeypatch):
