@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from support.cli import COMMAND, docker
+from support.cli import COMMAND, commands, docker
 from support.harness import wait_until
 
 VALUE, OTHER = "s3cr3t-f0r-th3-t3st", "an0th3r-s3cr3t"
@@ -176,3 +176,27 @@ def test_all_passwords_are_replaced_while_runs_go_on_and_none_is_lost(keeper):
     assert "password authentication failed" in refused
     assert old not in keeper.compose("logs", "postgres").stdout
     assert wait_until(keeper.is_healthy, "the stack to be healthy")
+
+
+@pytest.mark.whole
+def test_runs_wait_out_a_rotation_that_was_interrupted_and_say_what_they_wait_for(keeper):
+    runs = [keeper.launch("process_numbers") for _ in range(8)]
+    # What a kill leaves that comes between the passwords of the clients and those of the server.
+    keeper.compose(*commands.prepare("prepare", "rotate"))
+
+    def said():
+        containers = set(keeper.run_containers(running_only=True).values())
+        logs = [["docker", "logs", one] for one in containers]
+        done = [subprocess.run(one, capture_output=True, text=True, check=False) for one in logs]
+        return [one for one in done if "was interrupted: make rotate" in one.stderr]
+
+    try:
+        wait_until(said, "a run that waits", 120)
+    finally:
+        done = keeper.verb("rotate")
+        for cached in ("client", "password"):
+            keeper.__dict__.pop(cached, None)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    for run in runs:
+        assert keeper.finished(run) == "SUCCESS"
+        assert not keeper.retries_of(run)
