@@ -32,9 +32,10 @@ def load() -> None:
     """Imports the project and makes its definitions."""
     from dagster._core.definitions.reconstruct import repository_def_from_target_def
 
-    from control_plane.code_server.served import served
+    from control_plane.code_server.served import TARGETS
 
-    for target in served().values():
+    # A step asks for these same objects, which keep what they have made.
+    for target in TARGETS.values():
         repository_def_from_target_def(target)
 
 
@@ -45,8 +46,21 @@ def is_safe() -> bool:
         load()
     except BaseException:  # whatever user code raises
         return False
-    is_alone = len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
-    return is_alone and descriptors() <= before and not RANDOM & sys.modules.keys()
+    return outlives_fork(before)
+
+
+def outlives_fork(before: set[str]) -> bool:
+    """Whether a fork of this process has all that the project has made.
+
+    Args:
+        before: What was open before the project was loaded.
+    """
+    return is_alone() and descriptors() <= before and not RANDOM & sys.modules.keys()
+
+
+def is_alone() -> bool:
+    """Whether this process has one thread, those of libraries included."""
+    return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
 
 
 def main() -> None:

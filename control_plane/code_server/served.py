@@ -18,6 +18,10 @@ from functools import cache
 from typing import cast
 
 from dagster import AssetsDefinition, Definitions, definitions
+from dagster._core.definitions.definitions_load_context import (
+    DefinitionsLoadContext,
+    DefinitionsLoadType,
+)
 from dagster._core.workspace.autodiscovery import (
     LOAD_ALL_ASSETS,
     loadable_targets_from_python_module,
@@ -66,10 +70,7 @@ def with_executor(target: object) -> Callable[[], Definitions]:
         target: What the project's module has: Definitions, a function that makes them, or assets.
     """
 
-    # Dagster asks again for each run. A warm container has loaded them before (warm_run.py).
-    @definitions
-    @cache
-    def defs() -> Definitions:
+    def make() -> Definitions:
         if isinstance(target, LazyDefinitions):
             found = cast("LazyDefinitions[Definitions]", target)()
         elif isinstance(target, Definitions):
@@ -83,7 +84,33 @@ def with_executor(target: object) -> Callable[[], Definitions]:
                 print(NOT_SERVED.format(line), flush=True)
         return found
 
+    kept = cache(make)
+
+    # Dagster asks again for each run, and in each step's process. They have been loaded before, in
+    # a warm container (warm_run.py) and in the process that forks the steps (project_for_steps.py).
+    @definitions
+    def defs() -> Definitions:
+        return make() if _come_from_state() else kept()
+
     return defs
+
+
+def _come_from_state() -> bool:
+    """Whether the run brings what its definitions were made from, of a BI tool for example.
+
+    Those that are kept may have been made from something else.
+    """
+    if not DefinitionsLoadContext.is_set():
+        return False
+    context = DefinitionsLoadContext.get()
+    if context.load_type is not DefinitionsLoadType.RECONSTRUCTION:
+        return False
+    state = context.accessed_defs_state_info
+    return bool(
+        context.reconstruction_metadata
+        or context.cacheable_asset_data
+        or (state and state.info_mapping)
+    )
 
 
 def served() -> dict[str, object]:
@@ -100,4 +127,5 @@ def served() -> dict[str, object]:
     return found
 
 
-globals().update(served())
+TARGETS = served()
+globals().update(TARGETS)
