@@ -35,8 +35,9 @@ from dagster_postgres import PostgresRunStorage
 from psycopg2.extensions import connection
 from sqlalchemy import make_url
 
-from control_plane.code_server import hand_over, usage
+from control_plane.code_server import hand_over, project_for_steps, usage
 from control_plane.code_server.patience import WAIT_SECONDS
+from control_plane.code_server.warm_steps import fork_steps_from_here
 
 AGAIN_SECONDS = 1
 CHANNEL = "warm_container_{}"
@@ -60,6 +61,7 @@ class Warm:
         # Not in a query: all sessions of this role see the queries of each other.
         self.options = f"-c warm.proof={proof}"
         self.loaded_from = sources()
+        self.can_fork_steps = False
         self.earlier = deserialize_value(like, ExecuteRunArgs)
         assert self.earlier.instance_ref  # noqa: S101 # the launcher sends one
         self.instance = DagsterInstance.from_ref(self.earlier.instance_ref)
@@ -69,7 +71,9 @@ class Warm:
 
     def load(self) -> None:
         """Loads the code, and opens the connections that a run keeps."""
+        before = project_for_steps.descriptors()
         recon_repository_from_origin(self.earlier.job_origin.repository_origin).get_definition()
+        self.can_fork_steps = project_for_steps.outlives_fork(before)
         self.instance.get_run_by_id(self.earlier.run_id)
         self.instance.get_records_for_run(self.earlier.run_id, limit=1)
         # Dagster imports it at its first use.
@@ -141,25 +145,29 @@ def main() -> None:
     # A fork does not have the threads that the code has started.
     while arguments and is_shared and threading.active_count() == 1:
         before = files()
-        status = execute_in_a_fork(arguments)
+        status = execute_in_a_fork(arguments, can_fork_steps=warm.can_fork_steps)
         if status or not is_clean(before):
             sys.exit(status)
         arguments = warm.arguments("SELECT wait_again()")
     if arguments:
-        execute(arguments)
+        execute(arguments, can_fork_steps=warm.can_fork_steps)
 
 
-def execute(arguments: str) -> None:
+def execute(arguments: str, *, can_fork_steps: bool) -> None:
     """Makes this process Dagster's command. It does not return."""
     usage.begin()
-    os.environ["DAGSTER_RUN_JOB_NAME"] = deserialize_value(
-        arguments, ExecuteRunArgs
-    ).job_origin.job_name
+    origin = deserialize_value(arguments, ExecuteRunArgs).job_origin
+    os.environ["DAGSTER_RUN_JOB_NAME"] = origin.job_name
+    if can_fork_steps:
+        try:
+            fork_steps_from_here(origin)
+        except Exception:  # if it is of the job, Dagster's command tells the run
+            traceback.print_exc()
     sys.argv[2:] = ["execute_run", arguments]
     sys.exit(dagster())
 
 
-def execute_in_a_fork(arguments: str) -> int:
+def execute_in_a_fork(arguments: str, *, can_fork_steps: bool) -> int:
     """Executes a run; returns its exit status."""
     run_id = deserialize_value(arguments, ExecuteRunArgs).run_id
     print(f"{usage.RUN_BEGINS}{run_id}", flush=True)
@@ -168,7 +176,7 @@ def execute_in_a_fork(arguments: str) -> int:
     child = os.fork()
     if not child:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGTERM)
-        execute(arguments)
+        execute(arguments, can_fork_steps=can_fork_steps)
 
     def forward(number: int, _frame: object) -> None:
         os.kill(child, number)

@@ -1,5 +1,7 @@
 """What the processes of steps have imported before they are forked."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 
 from control_plane.code_server.warm_steps import PRELOAD, STORE, start_steps_warm
+from support import ROOT
 
 IMPORTED = "import threading, {}; assert threading.active_count() == 1"
 
@@ -81,3 +84,125 @@ print("goes on", flush=True)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-3:] == ["again", "goes on", ""]
+
+
+PROJECT = """
+import dagster as dg
+
+@dg.op
+def work(): pass
+
+@dg.job(executor_def=dg.multiprocess_executor)
+def apart(): work()
+
+@dg.job(executor_def=dg.in_process_executor)
+def together(): work()
+
+MARK, STATES = [], []
+
+@dg.definitions
+def defs():
+    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext as Context
+    STATES.append(Context.is_set() and dict(Context.get().reconstruction_metadata))
+    return dg.Definitions(jobs=[apart, together])
+"""
+# In the place of a step.
+STEP = """
+import os
+import definitions
+
+def step(told, descriptor):
+    is_open = os.path.exists(f"/proc/self/fd/{descriptor}")
+    told.put([os.getppid(), definitions.MARK, is_open])
+    os.kill(os.getpid(), 9)
+"""
+BEGIN = """
+import json, multiprocessing, os, sys
+from multiprocessing import forkserver
+from pathlib import Path
+from control_plane.code_server import hand_over, put_in
+put_in.PROJECT = hand_over.SETTINGS = Path(sys.argv[1])
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from control_plane.code_server import project_for_steps, warm_steps
+
+def of(job):
+    pointer = ModuleCodePointer("control_plane.code_server.served", "defs", sys.argv[1])
+    return JobPythonOrigin(job, RepositoryPythonOrigin(sys.executable, pointer))
+
+"""
+
+
+def told_by(program, folder):
+    """What a program prints that has a project, as in a warm container."""
+    (folder / "definitions.py").write_text(PROJECT)
+    (folder / "step.py").write_text(STEP)
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + program, str(folder)],
+        env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_steps_are_forked_from_the_process_that_has_loaded_the_job(tmp_path):
+    """They see what it has in memory, and hold none of its files. Their end is noticed."""
+    program = """
+import definitions, step
+definitions.MARK.append(os.getpid())
+kept = os.open("/dev/zero", os.O_RDONLY)
+os.dup2(kept, 99)
+warm_steps.fork_steps_from_here(of("apart"))
+server = forkserver._forkserver._forkserver_pid
+steps = multiprocessing.get_context("forkserver")
+steps.set_forkserver_preload(warm_steps.PRELOAD)
+told = steps.SimpleQueue()
+for _ in range(2):
+    one = steps.Process(target=step.step, args=(told, 99))
+    one.start()
+    parent, mark, is_open = told.get()
+    one.join(30)
+    print(json.dumps([parent == server, mark == [os.getpid()], is_open, one.exitcode]))
+os.close(forkserver._forkserver._forkserver_alive_fd)
+os.waitpid(server, 0)
+print(json.dumps(Path(f"/proc/{server}").exists()))
+"""
+    assert told_by(program, tmp_path) == [[True, True, False, -9], [True, True, False, -9], False]
+
+
+def test_a_job_without_processes_of_its_own_makes_no_fork(tmp_path):
+    program = """
+warm_steps.fork_steps_from_here(of("together"))
+print(json.dumps(forkserver._forkserver._forkserver_pid))
+"""
+    assert told_by(program, tmp_path) == [None]
+
+
+def test_a_process_with_threads_is_not_forked(tmp_path):
+    program = """
+import threading
+threading.Timer(99, print).start()
+warm_steps.fork_steps_from_here(of("apart"))
+print(json.dumps(forkserver._forkserver._forkserver_pid), flush=True)
+os._exit(0)
+"""
+    assert told_by(program, tmp_path) == [None]
+
+
+def test_a_step_finds_the_definitions_made_unless_its_run_brings_what_they_come_from(tmp_path):
+    program = """
+from dagster._core.definitions.repository_definition import RepositoryLoadData
+from dagster._core.definitions.metadata.metadata_value import (
+    CodeLocationReconstructionMetadataValue as Value)
+from dagster._utils.hosted_user_process import recon_repository_from_origin
+project_for_steps.load()
+repository = recon_repository_from_origin(of("apart").repository_origin)
+for state in ({}, {"a": Value("1")}, {}):
+    data = RepositoryLoadData(cacheable_asset_data={}, reconstruction_metadata=state)
+    repository.with_repository_load_data(data).get_definition()
+import definitions
+print(json.dumps(definitions.STATES))
+"""
+    assert told_by(program, tmp_path) == [[False, {"a": "1"}]]
