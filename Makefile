@@ -1,7 +1,7 @@
 # `make help` lists the verbs. `up`, `demo` and the verbs for contributors first install what the machine
 # lacks.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore move-to-store upgrade cluster-up cluster-images cluster-status cluster-backup cluster-down status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos test-cluster screenshots bench bench-million bench-soak bench-quick lint format lock
+.PHONY: help setup demo up watch deploy rollback deploys doctor secret rotate location down destroy backup backup-verify restore move-to-store upgrade cluster-up cluster-images cluster-status cluster-backup cluster-down status credentials logs run-step sizes dev test test-quick test-whole test-release test-chaos test-cluster screenshots bench bench-million bench-soak bench-quick bench-nodes lint format lock
 SHELL := bash
 
 help: ## List the commands.
@@ -150,6 +150,10 @@ bench-soak: export KEEP_SUCCEEDED_CONTAINERS := 1m
 bench-soak: ## Measure the memory of each service over 3,000 runs (half an hour).
 	@./stack up
 	@status=0; python3 bench/soak.py bench/results/long_soak.md --long || status=1; ./stack destroy --force --images; exit $$status
+
+bench-nodes: ## Measure waiting runs on a Kubernetes cluster of one to three nodes (a quarter of an hour; the first time, Kubernetes is built).
+	@machine/setup.sh tests
+	@.venv/bin/python bench/nodes.py bench/results/nodes.md
 
 bench-quick: ## Measure this stack beside Dagster's documented one, with few rounds; writes no file.
 	@machine/setup.sh

@@ -44,8 +44,8 @@ LAUNCHER = {"module": "control_plane.launcher.on_kubernetes", "class": "Kubernet
 # Two of these at once would do everything twice, or have different sessions.
 ONE_AT_A_TIME = {"daemon", "sign_in"}
 OWN_IP = "$(POD_IP)"
-# Of a run: its own two connections to Postgres, and those of one process of a step. A server process
-# for Dagster has less than so many bytes (docs/scaling.md).
+# Of a run: two connections of its own, and those of one process of a step. What Postgres needs for
+# one is less than so many bytes (docs/scaling.md).
 CONNECTIONS_OF_RUN, CONNECTION_BYTES = 4, 5 << 20
 MAX_CONNECTIONS = "-cmax_connections="
 # A budget that never lets a run be evicted: a node that is drained waits for its runs.

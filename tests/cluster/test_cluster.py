@@ -1,6 +1,5 @@
 """The stack on a real Kubernetes cluster of three nodes, from the same images and files."""
 
-import base64
 import copy
 import json
 import re
@@ -86,9 +85,7 @@ def cluster(stacks, before):
         made.kubectl("cordon", LOST)
         made.up("--move")
         made.kubectl("uncordon", LOST)
-        secret = ("get", "secret", "sign-in-credentials", f"--namespace={made.name}")
-        encoded = made.kubectl(*secret, "--output=jsonpath={.data.dagster}")
-        stack.__dict__["password"] = base64.b64decode(encoded).decode()
+        made.sign_in()
         made.forward()
         wait_until(lambda: answers(stack), "the web UI")
         yield made

@@ -4,6 +4,7 @@ kind, k3d and minikube do the same with images from a registry, which not every 
 Here Kubernetes is built from its Go modules (cluster/kubernetes/), once a machine: the image stays.
 """
 
+import base64
 import hashlib
 import os
 import shutil
@@ -151,6 +152,12 @@ class Cluster:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         self.import_images(done.stdout)
+
+    def sign_in(self):
+        """Gives the tests the operator's password, which the cluster has in a Secret."""
+        secret = "get", "secret", "sign-in-credentials", *self.own
+        encoded = self.kubectl(*secret, "--output=jsonpath={.data.dagster}")
+        self.stack.__dict__["password"] = base64.b64decode(encoded).decode()
 
     def forward(self):
         """Makes the edge reachable at the port of the stack, until the cluster is removed."""

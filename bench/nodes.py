@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+# The tests, whose cluster this is, have no types.
+# pyright: basic, reportMissingImports=false
+"""Measures how many waiting runs a cluster does in a minute, with one to three nodes for them.
+
+The cluster is that of the tests: its nodes are containers on this machine, and share its cores. So
+the runs sleep, and a node has places for two of them: nothing here is about CPU time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ.setdefault("TEST_STACK_PREFIX", "dagster-bench")
+
+import yaml  # noqa: E402
+
+from bench import report  # noqa: E402
+from support.harness import wait_until  # noqa: E402
+from support.kubernetes import Cluster  # noqa: E402
+from support.stacks import Stacks  # noqa: E402
+
+SECONDS = 20
+PLACE, PLACES = "bench.dagster.stack/place", 2
+# Runs by the number of nodes that are open to them.
+BURSTS = {1: 12, 2: 40, 3: 24}
+CODE = f"""
+import time
+from dagster import job, op
+
+@op
+def sleep(): time.sleep({SECONDS})
+
+@job
+def sleeper(): sleep()
+"""
+# Clock ticks of the daemon's process.
+TICKS = "print(sum(map(int, open('/proc/1/stat').read().rpartition(')')[2].split()[11:13])))"
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'dagster_code'"
+ENDED = """query Ended($mark: String!) {
+  runsOrError(filter: {tags: [{key: "mark", value: $mark}]}) {
+    ... on Runs { results { runId status startTime endTime } } } }"""
+
+
+def main() -> None:
+    """Makes a cluster, measures, and removes it."""
+    with tempfile.TemporaryDirectory() as register:
+        stacks = Stacks(register)
+        stack = stacks.make("nodes")
+        stack.name_on_cluster = stack.registered
+        (stack.root / "code_location/src/code_location/defs/sleeper.py").write_text(CODE)
+        file = stack.root / "dagster.yaml"
+        instance: dict[str, Any] = yaml.safe_load(file.read_text())
+        # Runs wait for a place.
+        instance["run_monitoring"]["start_timeout_seconds"] = 900
+        file.write_text(yaml.safe_dump(instance))
+        cluster = Cluster(stack)
+        try:
+            config = stack.root / "store.ini"
+            config.write_text(cluster.start_store())
+            settings = "STORE=s3", f"STORE_CONFIG={config}", "CLUSTER_MAX_RUNS=60"
+            (stack.root / ".env").write_text("\n".join([*settings, "CLUSTER_DATABASE_SIZE=1Gi"]))
+            cluster.import_stack()
+            cluster.up()
+            cluster.sign_in()
+            cluster.forward()
+            rows = [measure(cluster, nodes, runs) for nodes, runs in BURSTS.items()]
+        finally:
+            cluster.remove()
+            stacks.remove(stack)
+    head = ["nodes", "places", "runs", "on each node", "seconds", "runs/min", "times one node"]
+    head += ["daemon CPU s/run", "connections of runs"]
+    one = float(rows[0][5])
+    for row in rows:
+        row.insert(6, f"{float(row[5]) / one:.2f}")
+    report.write(
+        "Runs on one to three nodes",
+        f"A cluster of three nodes on this machine (`tests/cluster/`). Each open node has"
+        f" {PLACES} places; a run takes one, and sleeps {SECONDS} s. From the first launch to the"
+        " last end; all runs were seen in SUCCESS. The connections are the most that were seen"
+        " from run containers and code servers.",
+        [head, *rows], verb="make bench-nodes",
+    )  # fmt: skip
+
+
+def measure(cluster: Cluster, nodes: int, runs: int) -> list[str]:
+    """One burst: a row of the table, without the ratio."""
+    stack = cluster.stack
+    for number in range(3):
+        name = f"node{number}"
+        cluster.kubectl("uncordon" if number < nodes else "cordon", name)
+        patch = {"status": {"capacity": {PLACE: str(PLACES)}}}
+        words = "patch", "node", name, "--subresource=status", "--type=merge"
+        cluster.kubectl(*words, f"--patch={json.dumps(patch)}")
+    wants = {"container_config": {"resources": {"requests": {PLACE: "1"}, "limits": {PLACE: "1"}}}}
+    mark = f"with {nodes}"
+    tags = {"mark": mark, "dagster-k8s/config": json.dumps(wants)}
+    before, begun = ticks(cluster), time.time()
+    ids = [stack.launch("sleeper", tags=tags) for _ in range(runs)]
+    most = 0
+
+    def all_ended() -> list[dict[str, Any]]:
+        nonlocal most
+        most = max(most, int(stack_sql(cluster, CONNECTIONS)))
+        found: list[dict[str, Any]] = stack.graphql(ENDED, mark=mark)["runsOrError"]["results"]
+        ended = [one for one in found if one["status"] in ("SUCCESS", "FAILURE")]
+        return ended if len(ended) == len(ids) else []
+
+    found = wait_until(all_ended, f"{runs} runs to end", 1800)
+    statuses = Counter(one["status"] for one in found)
+    if statuses != {"SUCCESS": runs}:
+        raise SystemExit(f"{mark}: {dict(statuses)}")
+    seconds = max(one["endTime"] for one in found) - begun
+    used = (ticks(cluster) - before) / os.sysconf("SC_CLK_TCK") / runs
+    words = ("get", "pods", *cluster.own, "--selector=app.kubernetes.io/name=run", "--output=json")
+    pods = json.loads(cluster.kubectl(*words))["items"]
+    spread = Counter(
+        pod["spec"]["nodeName"] for pod in pods
+        if pod["metadata"]["labels"].get("dagster/run-id") in ids
+    )  # fmt: skip
+    shares = " ".join(str(spread[f"node{number}"]) for number in range(nodes))
+    print(f"{nodes} nodes: {runs} runs in {seconds:.0f} s, {shares}", flush=True)
+    return [
+        str(nodes), str(nodes * PLACES), str(runs), shares, f"{seconds:.0f}",
+        f"{runs / seconds * 60:.1f}", f"{used:.2f}", str(most),
+    ]  # fmt: skip
+
+
+def ticks(cluster: Cluster) -> int:
+    """The CPU time of the daemon so far."""
+    words = "exec", *cluster.own, "deployment/daemon", "--", "python", "-c", TICKS
+    return int(cluster.kubectl(*words))
+
+
+def stack_sql(cluster: Cluster, query: str) -> str:
+    """One value from the database."""
+    psql = "psql", "--username=postgres", "--dbname=dagster", "--tuples-only", "--command", query
+    return cluster.kubectl("exec", *cluster.own, "statefulset/postgres", "--", *psql).strip()
+
+
+if __name__ == "__main__":
+    main()
