@@ -46,6 +46,7 @@ def sleeper(): sleep()
 # Clock ticks of the daemon's process.
 TICKS = "print(sum(map(int, open('/proc/1/stat').read().rpartition(')')[2].split()[11:13])))"
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'dagster_code'"
+TRANSACTIONS = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'dagster'"
 ENDED = """query Ended($mark: String!) {
   runsOrError(filter: {tags: [{key: "mark", value: $mark}]}) {
     ... on Runs { results { runId status startTime endTime } } } }"""
@@ -78,7 +79,7 @@ def main() -> None:
             cluster.remove()
             stacks.remove(stack)
     head = ["nodes", "places", "runs", "on each node", "seconds", "runs/min", "times one node"]
-    head += ["daemon CPU s/run", "connections of runs"]
+    head += ["daemon CPU s/run", "connections of runs", "transactions/run"]
     one = float(rows[0][5])
     for row in rows:
         row.insert(6, f"{float(row[5]) / one:.2f}")
@@ -105,12 +106,13 @@ def measure(cluster: Cluster, nodes: int, runs: int) -> list[str]:
     mark = f"with {nodes}"
     tags = {"mark": mark, "dagster-k8s/config": json.dumps(wants)}
     before, begun = ticks(cluster), time.time()
+    transactions = int(cluster.sql(TRANSACTIONS))
     ids = [stack.launch("sleeper", tags=tags) for _ in range(runs)]
     most = 0
 
     def all_ended() -> list[dict[str, Any]]:
         nonlocal most
-        most = max(most, int(stack_sql(cluster, CONNECTIONS)))
+        most = max(most, int(cluster.sql(CONNECTIONS)))
         found: list[dict[str, Any]] = stack.graphql(ENDED, mark=mark)["runsOrError"]["results"]
         ended = [one for one in found if one["status"] in ("SUCCESS", "FAILURE")]
         return ended if len(ended) == len(ids) else []
@@ -121,6 +123,7 @@ def measure(cluster: Cluster, nodes: int, runs: int) -> list[str]:
         raise SystemExit(f"{mark}: {dict(statuses)}")
     seconds = max(one["endTime"] for one in found) - begun
     used = (ticks(cluster) - before) / os.sysconf("SC_CLK_TCK") / runs
+    transactions = int(cluster.sql(TRANSACTIONS)) - transactions
     words = ("get", "pods", *cluster.own, "--selector=app.kubernetes.io/name=run", "--output=json")
     pods = json.loads(cluster.kubectl(*words))["items"]
     spread = Counter(
@@ -131,7 +134,7 @@ def measure(cluster: Cluster, nodes: int, runs: int) -> list[str]:
     print(f"{nodes} nodes: {runs} runs in {seconds:.0f} s, {shares}", flush=True)
     return [
         str(nodes), str(nodes * PLACES), str(runs), shares, f"{seconds:.0f}",
-        f"{runs / seconds * 60:.1f}", f"{used:.2f}", str(most),
+        f"{runs / seconds * 60:.1f}", f"{used:.2f}", str(most), f"{transactions / runs:.0f}",
     ]  # fmt: skip
 
 
@@ -139,12 +142,6 @@ def ticks(cluster: Cluster) -> int:
     """The CPU time of the daemon so far."""
     words = "exec", *cluster.own, "deployment/daemon", "--", "python", "-c", TICKS
     return int(cluster.kubectl(*words))
-
-
-def stack_sql(cluster: Cluster, query: str) -> str:
-    """One value from the database."""
-    psql = "psql", "--username=postgres", "--dbname=dagster", "--tuples-only", "--command", query
-    return cluster.kubectl("exec", *cluster.own, "statefulset/postgres", "--", *psql).strip()
 
 
 if __name__ == "__main__":

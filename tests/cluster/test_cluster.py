@@ -376,6 +376,29 @@ def test_the_run_of_a_lost_node_is_launched_again_elsewhere_within_a_minute(clus
     assert stack.run(ONE_OP, seconds=180, tags=on_node(LOST))
 
 
+def test_a_process_on_a_node_without_the_api_server_is_refused_once_its_run_was_given_up(cluster):
+    stack = cluster.stack
+    run = stack.launch("observe", tags=on_node(LOST))
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    rule = "OUTPUT", "-d", f"{cluster.network}.10", "-p", "tcp", "--dport", "6443", "-j", "DROP"
+    docker("exec", cluster.node(2), "iptables", "-I", *rule)
+    try:
+        wait_until(lambda: stack.status_of(run) == "FAILURE", "the run to be given up", 90)
+        (again,) = wait_until(lambda: stack.retries_of(run), "the run to be launched again", 60)
+        # It lived until then, and not much longer, though Kubernetes cannot end it.
+        wait_until(lambda: not cluster.processes(2, run), "the process to end")
+        late = f"""SELECT count(*) FROM event_logs JOIN runs USING (run_id)
+            WHERE run_id = '{run}' AND dagster_event_type = 'ASSET_OBSERVATION'
+            AND timestamp > to_timestamp(end_time) AT TIME ZONE 'UTC' + interval '1 second'"""
+        seen = f"SELECT count(*) FROM event_logs WHERE run_id = '{run}'"
+        assert cluster.sql(late) == "0"
+        assert int(cluster.sql(seen)) > 20
+        stack.terminate(again)
+    finally:
+        docker("exec", cluster.node(2), "iptables", "-D", *rule)
+    wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
+
+
 def test_a_node_is_drained_without_a_run_lost(cluster):
     stack = cluster.stack
     run = stack.launch("hang", tags=on_node(LOST))

@@ -161,6 +161,18 @@ def exceed_the_memory_in_a_process():
 
 
 @op
+def observe_for_ever(context):
+    while True:
+        context.log_event(AssetObservation("the_world"))
+        time.sleep(0.5)
+
+
+@job
+def observe():
+    observe_for_ever()
+
+
+@op
 def report_often(context):
     for number in range(50):
         context.log.info(f"report {number}")

@@ -153,6 +153,17 @@ class Cluster:
         assert done.returncode == 0, done.stderr.decode()
         self.import_images(done.stdout)
 
+    def processes(self, number, text):
+        """How many processes of a node have a text in their command line."""
+        command = "docker", "exec", self.node(number), "pgrep", "--count", "--full", text
+        return int(subprocess.run(command, capture_output=True, check=False).stdout)
+
+    def sql(self, query):
+        """One value from the database of the stack."""
+        psql = "psql", "--username=postgres", "--dbname=dagster", "--tuples-only", "--command"
+        words = "exec", *self.own, "statefulset/postgres", "--", *psql, query
+        return self.kubectl(*words).strip()
+
     def sign_in(self):
         """Gives the tests the operator's password, which the cluster has in a Secret."""
         secret = "get", "secret", "sign-in-credentials", *self.own
