@@ -47,6 +47,8 @@ class Backups:
         self.stack = stack
         config = stack.with_all_profiles.config
         self.image: str = config["services"][SERVICE]["image"]
+        # Of its files' names, and what their manifests say.
+        self.prefix, self.manifest = stack.name, {"stack": stack.name}
         self.database = containers.database_of(stack.name)
         self.volumes = {n: one["name"] for n, one in config["volumes"].items() if is_kept(n)}
         files = {n: config["secrets"][f"backup_{n}"]["file"] for n in ("passphrase", "keys")}
@@ -92,14 +94,13 @@ class Backups:
 
     def write(self, target: Path) -> None:
         """Writes a backup. The file is complete when it has this name."""
-        manifest = {"stack": self.stack.name}
         files = {
             f"/settings/{name}": file
             for name, file in settings.paths(self.stack).items()
             if file.is_file()
         }
         command = containers.backup(
-            self.stack.name, self.image, ["write", json.dumps(manifest)], volumes=self.there,
+            self.stack.name, self.image, ["write", json.dumps(self.manifest)], volumes=self.there,
             files={**self.secrets, **files}, database=self.database,
         )  # fmt: skip
         with piped.complete(target) as out:
@@ -142,14 +143,15 @@ class Backups:
         # One by one: the mark of a restore makes `prepare` refuse any other start.
         self.stack.compose(*commands.prepare("prepare", "restore"))
         self.stack.compose(*commands.start("--no-deps", "postgres"))
-        self._read(file, "files", volumes=self.there, writable=True)
+        filled = {name: volume for name, volume in self.there.items() if name in found["volumes"]}
+        self._read(file, "files", volumes=filled, writable=True)
         self.fill_database(file, self.stack.command("exec", "--no-TTY", "postgres", *RESTORE))
         differ = self.compare(file)
         if differ:
             raise StackError(f"{len(differ)} tables or files are not the same: {differ[0]}")
 
     def fill_database(self, file: Path, restore: Sequence[str]) -> None:
-        """Gives the dump in a backup to a command with RESTORE: all of it is restored, or none."""
+        """Gives the dump in a backup to a command with RESTORE: all is restored, or none."""
         with piped.into(restore, self.stack) as dump:
             self._read(file, "database", out=dump)
 
@@ -192,8 +194,7 @@ def folder(stack: Stack) -> str:
 
 def left_out(stack: Stack) -> list[str]:
     """Volumes that the service of each night does not have, if it is switched on."""
-    service: dict[str, Any] = stack.config["services"].get(SERVICE, {})
-    if not service:
+    if not (service := stack.config["services"].get(SERVICE)):
         return []
     mounted = {one.get("source") for one in service["volumes"]}
     return sorted(Backups(stack).there.keys() - mounted)

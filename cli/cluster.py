@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from cli import builds, piped, store
+from cli import builds, commands, store
 from cli.cluster_client import PodClient
 from cli.errors import StackError
+from cli.kubectl import Kubectl
 from cli.output import note
 from cli.stack import Stack, docker
 
 PROFILE = SERVICE = "cluster"
+NOT_THERE = "guard", "daemon", "backup", "backup_store"
+RIGHTS = "namespaces", "validatingadmissionpolicies", "validatingadmissionpolicybindings", "roles"
 PART_OF = "app.kubernetes.io/part-of"
 
 
-class Cluster:
+class Cluster(Kubectl):
     """One namespace, named like the stack."""
 
     def __init__(self, stack: Stack) -> None:
@@ -33,61 +35,48 @@ class Cluster:
         profiles = stack.config["services"]["webserver"]["environment"]["COMPOSE_PROFILES"]
         active = ",".join(filter(None, [profiles, PROFILE]))
         self.stack = Stack(stack.root, {**stack.environment, "COMPOSE_PROFILES": active})
-        self.stack.client = PodClient(self.execute)
         self.config = self.stack.config
-        self.name = stack.name
         self.settings: dict[str, str] = self.config["services"][SERVICE]["environment"]
+        super().__init__(stack.name, self.settings["CLUSTER_CONTEXT"], self.stack.environment)
+        self.stack.client = PodClient(self.execute)
         if not re.fullmatch(r"[a-z0-9-]+", self.name):
             raise StackError(f"STACK_NAME={self.name}: a namespace takes only a-z, 0-9 and -")
         if not store.is_used(stack):
             raise StackError("a cluster needs STORE=s3: nodes share no volumes")
         store.refuse_wrong(stack)
 
-    # --- kubectl
+    @property
+    def note(self) -> Path:
+        """The file that says which cluster has the stack."""
+        return self.stack.root / ".dagster" / f"{self.name}.cluster"
 
-    def kubectl(self, *arguments: str, given: str | None = None) -> str:
-        """Runs kubectl for the cluster; returns what it printed.
+    def refuse_other(self) -> None:
+        """Raises StackError for another cluster than before, or a namespace of somebody else."""
+        if self.note.is_file() and self.note.read_text() != self.identity:
+            raise StackError(
+                f"{self.server} is another cluster than the one that has {self.name}: see"
+                f" CLUSTER_CONTEXT, or delete {self.note} if it moved there"
+            )
+        there: dict[str, Any] | None = self.get("namespace", self.name)
+        if there and there["metadata"].get("labels", {}).get(PART_OF) != self.name:
+            raise StackError(f"the namespace {self.name} is not of this stack: set STACK_NAME")
 
-        Raises:
-            StackError: It is not installed, or refuses.
-        """
-        done = subprocess.run(
-            self.command(*arguments), input=given, text=True, capture_output=True, check=False,
-            env=self.stack.environment,
-        )  # fmt: skip
-        if done.returncode:
-            reason = piped.last_line(done.stderr.encode())
-            raise StackError(f"kubectl {arguments[0]}: {reason}")
-        return done.stdout
+    def refuse_without_history(self) -> None:
+        """Raises StackError if this machine has a history, and the cluster knows no such stack."""
+        here = docker(*commands.volumes(self.name)).split()
+        if f"{self.name}_postgres-data" in here and not self.get("namespace", self.name):
+            raise StackError(
+                "this machine has a history: ./stack backup --last, then ./stack cluster-up"
+                " --restore FILE; or --fresh to begin without it"
+            )
 
-    def command(self, *arguments: str) -> list[str]:
-        """The command line of kubectl; raises StackError if it is not installed."""
-        if not shutil.which("kubectl", path=self.stack.environment.get("PATH")):
-            raise StackError("kubectl is not installed: https://kubernetes.io/docs/tasks/tools/")
-        context = self.settings["CLUSTER_CONTEXT"]
-        chosen = [f"--context={context}"] if context else []
-        return ["kubectl", *chosen, f"--namespace={self.name}", *arguments]
-
-    def execute(self, where: str, *words: str, given: str | None = None) -> str:
-        """Runs a program in a pod, such as deployment/webserver; returns what it printed."""
-        return self.kubectl("exec", "--stdin", where, "--", *words, given=given)
-
-    def secret(self, name: str) -> dict[str, bytes]:
-        """What is in a Secret; nothing if there is none of that name."""
-        found: dict[str, Any] = self.get("secret", name) or {}
-        kept: dict[str, str] = found.get("data") or {}
-        return {key: base64.b64decode(one) for key, one in kept.items()}
-
-    def get(self, *what: str) -> Any:  # noqa: ANN401 # any JSON
-        """Objects of the namespace; None if there is none of that name."""
-        said = self.kubectl("get", *what, "--output=json", "--ignore-not-found")
-        return json.loads(said) if said.strip() else None
-
-    def apply(self, objects: Sequence[Mapping[str, Any]]) -> None:
-        """Creates or changes objects; raises StackError with the one that is refused."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        words = ("--server-side", "--force-conflicts", "--field-manager=stack", "--filename=-")
-        self.kubectl("apply", *words, given=json.dumps(listed))
+    def refuse_without_rights(self) -> None:
+        """Raises StackError if the operator may not make what the stack needs."""
+        for one in RIGHTS:
+            try:
+                self.kubectl("auth", "can-i", "create", one)
+            except StackError:
+                raise StackError(f"you may not create {one} at {self.server}") from None
 
     # --- images
 
@@ -96,7 +85,7 @@ class Cluster:
         """The images that the cluster needs, by their names in Compose."""
         services: dict[str, dict[str, Any]] = self.config["services"]
         # There, the image of SERVICE is that of web server and daemon.
-        left_out = {services[name]["image"] for name in ("guard", "daemon")}
+        left_out = {services[name]["image"] for name in NOT_THERE if name in services}
         return sorted({one["image"] for one in services.values()} - left_out)
 
     def build(self) -> None:
@@ -123,8 +112,12 @@ class Cluster:
             if registry and push:
                 docker("push", "--quiet", ref)
                 (pushed,) = json.loads(docker("image", "inspect", ref))
-                of = f"{registry}/{name}@"
-                ref = next(one for one in pushed["RepoDigests"] if one.startswith(of))
+                # Docker leaves out the name of its own registry.
+                of = f"{registry}/{name}@".removeprefix("docker.io/")
+                digests = [one for one in pushed["RepoDigests"] if one.startswith(of)]
+                if not digests:
+                    raise StackError(f"{ref} has no digest after it was pushed")
+                ref = f"{registry}/{name}@{digests[0].partition('@')[2]}"
             config = seen["Config"]
             found[image] = {
                 "ref": ref,
@@ -153,7 +146,7 @@ class Cluster:
             "images": images,
             "addresses": addresses,
             "api": listening,
-            "earlier": {name: refs.split()[:5] for name, refs in earlier.items()},
+            "earlier": {name: refs.split() for name, refs in earlier.items()},
         }
         image: str = self.config["services"][SERVICE]["image"]
         command = ["docker", "run", "--rm", "--interactive", "--network=none", image]
@@ -176,6 +169,14 @@ class Cluster:
         """The addresses of the Services, by the names that they have in Compose."""
         there = {one["metadata"]["name"]: one["spec"]["clusterIP"] for one in
                  self.get("services")["items"]}  # fmt: skip
+        return {name: there[name.replace("_", "-")] for name in self.names(services)}
+
+    def names(self, objects: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The names that the Services among some objects have in Compose."""
         known = {name.replace("_", "-"): name for name in self.config["services"]}
-        names = [one["metadata"]["name"] for one in services if one["kind"] == "Service"]
-        return {known[name]: there[name] for name in names}
+        return [known[one["metadata"]["name"]] for one in objects if one["kind"] == "Service"]
+
+    def remember(self) -> None:
+        """From now on, `refuse_other` refuses other clusters."""
+        self.note.parent.mkdir(exist_ok=True)
+        self.note.write_text(self.identity)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cli import contents, deploys, rollouts
+from cli import cluster_secrets, contents, deploys, rollouts
 from cli.cluster import Cluster
 from cli.cluster_client import PodClient
 from cli.errors import StackError
-from cli.output import say
+from cli.output import note, say
 
 # Policies let web server and daemon connect to pods with it (control_plane/cluster/manifests.py).
 LABEL = "dagster.stack/candidate"
@@ -30,8 +31,11 @@ def check(cluster: Cluster, deployments: Sequence[Mapping[str, Any]], *, anyway:
     Raises:
         StackError: One does not load, or something that is switched on would end.
     """
-    if not cluster.get("deployment", "webserver"):
+    there: dict[str, Any] = cluster.get("deployment", "webserver") or {"status": {}}
+    if not there["status"].get("readyReplicas"):
+        note("note: no web server works, so new code is not compared with what is live")
         return []
+    cluster_secrets.put_settings(cluster, of="-candidate")
     changed: list[str] = []
     services = {one.replace("_", "-"): one for one in cluster.stack.code_servers}
     for one in deployments:
@@ -45,7 +49,7 @@ def check(cluster: Cluster, deployments: Sequence[Mapping[str, Any]], *, anyway:
         except StackError as error:
             raise StackError(f"{contents.REFUSED}: {name}: {error}") from None
         old = contents.live(cluster.stack, services[name])
-        contents.compare(old, new, anyway=anyway)
+        contents.compare(old, new, anyway=anyway, verb="cluster-up")
         changed.append(services[name])
     return changed
 
@@ -65,7 +69,10 @@ def _defined(cluster: Cluster, deployment: Mapping[str, Any]) -> contents.Conten
     template: dict[str, Any] = deployment["spec"]["template"]
     labels = {**template["metadata"]["labels"], NAME: name, LABEL: ""}
     metadata = {"name": name, "namespace": cluster.name, "labels": labels}
-    spec = {**template["spec"], "restartPolicy": "Never"}
+    # The .env as it would be: what runs has the one of before.
+    own = f"{deployment['metadata']['name']}-settings"
+    volumes = json.loads(json.dumps(template["spec"]["volumes"]).replace(own, f"{name}-settings"))
+    spec = {**template["spec"], "volumes": volumes, "restartPolicy": "Never"}
     delete = "delete", f"pod/{name}", "--ignore-not-found", "--grace-period=1"
     cluster.kubectl(*delete)  # of a command that was killed
     cluster.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}])

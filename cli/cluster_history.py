@@ -14,14 +14,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cli import cluster_secrets, reading, runs
+from cli import cluster_secrets, reading
 from cli.backups import RESTORE, Backups
 from cli.cluster import Cluster
 from cli.errors import StackError
 from cli.output import say
-from cli.stack import Stack
-from cli.verbs import backup, down
 
 DATABASE = "statefulset/postgres"
 HAS_HISTORY = (
@@ -29,8 +28,12 @@ HAS_HISTORY = (
 )
 PORT = 5432
 LISTENS = re.compile(r"127\.0\.0\.1:(\d+) ->")
-# Public keys: they write, and do not read.
-KEYS = "/run/secrets/backup_keys"
+# The ConfigMap that says so while a history is on its way, and the claim of the database.
+ARRIVAL, CLAIM = "arrival", "postgres-data-postgres-0"
+# What is in the bucket, if all was moved there.
+IN_STORE = "io-storage", "compute-logs"
+# For files with passwords.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 # Of Dagster's containers: what a restored volume is owned by.
 UID = 10001
 
@@ -43,6 +46,8 @@ class ClusterBackups(Backups):
     ) -> None:
         """Reads its settings: see Backups."""
         super().__init__(cluster.stack, passphrase=passphrase, key=key)
+        self.prefix = f"{cluster.name}-cluster"
+        self.manifest = {"stack": cluster.name, "cluster": True}
         self.cluster = cluster
         self.folders: dict[str, str] = {}
 
@@ -53,7 +58,7 @@ class ClusterBackups(Backups):
 
     def write(self, target: Path) -> None:
         """Writes a backup: see Backups."""
-        with tempfile.TemporaryDirectory() as folder, self.reached(Path(folder)):
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder, self.reached(Path(folder)):
             self.folders = cluster_secrets.keep(self.cluster, Path(folder))
             super().write(target)
 
@@ -95,66 +100,77 @@ class History:
     backups: ClusterBackups
     file: Path
 
-    def bring_passwords(self) -> None:
-        """Makes Secrets of what the backup has of them."""
-        cluster_secrets.bring(self.backups.cluster, self.backups.texts(self.file, "passwords"))
+    def begin(self) -> None:
+        """Makes Secrets of what the backup has of them; notes that the rest is on its way."""
+        cluster = self.backups.cluster
+        if not _arrival(cluster):
+            _note(cluster, {"file": self.file.name})
+        cluster_secrets.bring(cluster, self.backups.texts(self.file, "passwords"))
 
     def bring_database(self) -> None:
-        """Puts the backup's database into the cluster's, which is empty.
+        """Puts the backup's database into the cluster's, if that was not done before.
 
         Raises:
             StackError: It is not empty, and nothing was changed; or a table differs afterwards.
         """
         cluster = self.backups.cluster
+        if "restored" in _arrival(cluster):
+            return
         there = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
         psql = "psql", "--username=postgres", "--dbname=dagster", "--tuples-only", "--command"
-        if int(cluster.execute(DATABASE, *psql, there)):
-            raise StackError(HAS_HISTORY)
-        say(f"bringing the history in {self.file}")
-        restore = cluster.command("exec", "--stdin", DATABASE, "--", *RESTORE)
-        self.backups.fill_database(self.file, restore)
-        with tempfile.TemporaryDirectory() as folder, self.backups.reached(Path(folder)):
+        if not int(cluster.execute(DATABASE, *psql, there)):
+            say(f"bringing the history in {self.file}")
+            restore = cluster.command("exec", "--stdin", DATABASE, "--", *RESTORE)
+            self.backups.fill_database(self.file, restore)
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder, self.backups.reached(Path(folder)):
             differ = [one for one in self.backups.compare(self.file) if one.startswith("table ")]
         if differ:
-            raise StackError(f"{len(differ)} tables are not as in {self.file}: {differ[0]}")
+            raise StackError(f"{HAS_HISTORY} ({len(differ)} tables are not as in {self.file})")
+        _note(cluster, {"file": self.file.name, "restored": "yes"})
 
 
 def to_bring(cluster: Cluster, flags: Namespace) -> History | None:
-    """The history that the flags of `cluster-up` name; with `--move`, after the stack here ended.
+    """The history that the flags of `cluster-up` name, if it has not arrived before.
 
     Raises:
-        StackError: The backup is refused, or the cluster has a history. No data was touched.
+        StackError: The backup is refused, or the cluster has a history, or half of one. No data
+            was touched.
     """
-    if not (flags.move or flags.restore):
+    arrival = _arrival(cluster)
+    if not flags.restore:
+        if arrival and "restored" not in arrival:
+            raise StackError(
+                f"a history is on its way: ./stack cluster-up --restore {arrival['file']}"
+            )
         return None
-    if cluster.get("deployment", "daemon"):
+    file = reading.file_of(Namespace(file=flags.restore))
+    has_data = cluster.get("deployment", "daemon") or cluster.get("persistentvolumeclaim", CLAIM)
+    if has_data and arrival.get("file") != file.name:
         raise StackError(HAS_HISTORY)
     found = ClusterBackups(cluster, passphrase=flags.passphrase, key=flags.key)
     found.build()
-    if flags.move:
-        file = _last_backup(cluster.stack, Backups(cluster.stack), flags)
-    else:
-        file = reading.file_of(Namespace(file=flags.restore))
     say(f"reading {file}")
-    found.check(file)
+    kept: dict[str, int] = found.check(file)["files_of"]
+    left = sum(kept.get(volume, 0) for volume in IN_STORE)
+    if left and not flags.anyway:
+        raise StackError(
+            f"{left} outputs and step logs are in the backup and not in the bucket: ./stack restore"
+            f" {file} --replace, make move-to-store, and ./stack backup --last again; or --anyway"
+        )
     return History(found, file)
 
 
-def _last_backup(stack: Stack, backups: Backups, flags: Namespace) -> Path:
-    """Stops a stack on this machine, after its runs have ended, and returns its last backup.
+def settle(cluster: Cluster) -> None:
+    """The history has arrived, and further runs are added to it."""
+    cluster.kubectl("delete", f"configmap/{ARRIVAL}", "--ignore-not-found")
 
-    Raises:
-        StackError: It has no database that runs, or there is no backup.
-    """
-    if KEYS in backups.secrets and not flags.key:
-        raise StackError("BACKUP_KEYS encrypts the backup: --key FILE names age's private key")
-    states = stack.services()
-    if states.get("postgres", {}).get("State") != "running":
-        raise StackError(f"the stack {stack.name} is not up on this machine: make up")
-    say("stopping the daemon: no further run starts on this machine")
-    stack.compose("stop", "daemon")
-    runs.wait_for_all(stack)
-    stack.compose("stop", *sorted(set(states) - {"postgres"}))
-    file = backup.write(backups, Namespace(to=None, keep=None))
-    down.stop(stack)
-    return file
+
+def _arrival(cluster: Cluster) -> dict[str, str]:
+    found: dict[str, Any] = cluster.get("configmap", ARRIVAL) or {}
+    return found.get("data") or {}
+
+
+def _note(cluster: Cluster, data: dict[str, str]) -> None:
+    metadata = {"name": ARRIVAL, "namespace": cluster.name}
+    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+    cluster.apply([made])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cli.cluster import PART_OF, Cluster
 from cli.errors import StackError
@@ -15,19 +18,20 @@ from cli.errors import StackError
 # Roles of the database, each with a Secret of its own (control_plane/postgres/roles.sql).
 ROLES = ("owner", "control", "code", "viewer")
 USERS = ("dagster", "viewer")
-SIGN_IN = "sign-in-credentials"
+SIGN_IN, CREDENTIALS = "sign-in-credentials", "postgres-credentials"
+SIGNED = "dagster.stack/secrets"
 
 
 def put_all(cluster: Cluster) -> None:
     """Makes passwords, unless there are some, and hands over the operator's own files."""
-    kept = cluster.secret("postgres-credentials")
+    kept = cluster.secret(CREDENTIALS)
     if kept:
         text = kept["passwords.sql"].decode()
         passwords = dict(re.findall(r"ROLE dagster_(\w+) PASSWORD '(.*)';", text))
     elif cluster.get("persistentvolumeclaim", "postgres-data-postgres-0"):
         raise StackError(
-            "the database is there, and the Secret postgres-credentials with its passwords is"
-            " gone: put it back (docs/how-to/move-to-a-cluster.md)"
+            "the database is there, and the Secret postgres-credentials with its passwords is gone"
+            " (docs/how-to/move-to-a-cluster.md#the-passwords-of-the-database-are-gone)"
         )
     else:
         passwords = {role: secrets.token_urlsafe(32) for role in ROLES}
@@ -39,17 +43,48 @@ def put_all(cluster: Cluster) -> None:
         "store_authorities.pem": texts.get("ca_bundle", ""),
     }
     sql = "".join(f"ALTER ROLE dagster_{r} PASSWORD '{passwords[r]}';\n" for r in ROLES)
-    _put(cluster, "postgres-credentials", {"passwords.sql": sql, "pgpass": pgpass["viewer"]})
+    if not kept:  # of two commands at once, the second one is refused
+        text = {"passwords.sql": sql, "pgpass": pgpass["viewer"]}
+        cluster.kubectl(
+            "create", "--filename=-", given=json.dumps(_secret(cluster, CREDENTIALS, text))
+        )
     for role in ROLES:
         _put(cluster, f"{role}-credentials", {"pgpass": pgpass[role], **of_store})
     if not cluster.secret(SIGN_IN):
         _put(cluster, SIGN_IN, {user: secrets.token_urlsafe(32) for user in USERS})
     of_edge = ("ca_bundle", "tls_certificate", "tls_key")
     _put(cluster, "files", {name: texts[name] for name in of_edge if name in texts})
+    for service in cluster.stack.projects:
+        own = f"{service.replace('_', '-')}-secrets"
+        if not cluster.get("secret", own):
+            _put(cluster, own, {})
+
+
+def put_settings(cluster: Cluster, *, of: str = "") -> None:
+    """Hands over the .env of each project.
+
+    Args:
+        cluster: The cluster.
+        of: What a part is called that does not serve yet.
+    """
     for service, folder in cluster.stack.projects.items():
         env = folder / ".env"
         given = {".env": env.read_text()} if env.is_file() else {}
-        _put(cluster, f"{service.replace('_', '-')}-settings", given)
+        _put(cluster, f"{service.replace('_', '-')}{of}-settings", given)
+
+
+def sign(cluster: Cluster, objects: Sequence[dict[str, Any]]) -> None:
+    """Notes on each pod what is in the Secrets that it mounts. If they change, it starts again."""
+    known: dict[str, dict[str, bytes]] = {}
+    for one in objects:
+        template: dict[str, Any] | None = one.get("spec", {}).get("template")
+        if one["kind"] not in ("Deployment", "StatefulSet") or not template:
+            continue
+        volumes: list[dict[str, Any]] = template["spec"]["volumes"]
+        names = sorted(v["secret"]["secretName"] for v in volumes if "secret" in v)
+        known |= {name: cluster.secret(name) for name in names if name not in known}
+        seen = repr([(name, sorted(known[name].items())) for name in names]).encode()
+        template["metadata"]["annotations"][SIGNED] = hashlib.sha256(seen).hexdigest()[:16]
 
 
 def keep(cluster: Cluster, folder: Path) -> dict[str, str]:
@@ -86,14 +121,18 @@ def bring(cluster: Cluster, given: Mapping[str, str]) -> None:
         secret = volume if volume == SIGN_IN else f"{service}-secrets"
         found.setdefault(secret, {})[name] = content
     for secret, encoded in found.items():
-        _put_encoded(cluster, secret, encoded)
+        cluster.apply([_encoded(cluster, secret, encoded)])
 
 
 def _put(cluster: Cluster, name: str, texts: Mapping[str, str]) -> None:
+    cluster.apply([_secret(cluster, name, texts)])
+
+
+def _secret(cluster: Cluster, name: str, texts: Mapping[str, str]) -> dict[str, Any]:
     encoded = {key: base64.b64encode(one.encode()).decode() for key, one in texts.items()}
-    _put_encoded(cluster, name, encoded)
+    return _encoded(cluster, name, encoded)
 
 
-def _put_encoded(cluster: Cluster, name: str, encoded: Mapping[str, str]) -> None:
+def _encoded(cluster: Cluster, name: str, encoded: Mapping[str, str]) -> dict[str, Any]:
     metadata = {"name": name, "namespace": cluster.name, "labels": {PART_OF: cluster.name}}
-    cluster.apply([{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}])
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": dict(encoded)}

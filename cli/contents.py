@@ -180,11 +180,11 @@ def check(stack: Stack, candidate: Stack, service: str, *, anyway: bool) -> None
     compare(live(stack, service), new, anyway=anyway)
 
 
-def compare(old: Contents, new: Contents, *, anyway: bool) -> None:
+def compare(old: Contents, new: Contents, *, anyway: bool, verb: str = "deploy") -> None:
     """Says what would change; raises StackError if something that is switched on would end."""
     for one in [*changes(old, new), *moved(old, new)]:
         say(f"  {one}")
     lost = missing(old, new)
     if lost and not anyway:
-        how = "switch it off first, or ./stack deploy --anyway"
+        how = f"switch it off first, or ./stack {verb} --anyway"
         raise StackError(f"{REFUSED}: {'; '.join(lost)}: {how}")

@@ -53,10 +53,17 @@ def put_moved(stack: Stack) -> None:
     stack.compose(*commands.prepare("touch", MOVED))
 
 
-def empty(stack: Stack) -> None:
-    """Deletes the volumes of a stack that is down, but not the marks of its restore."""
+def empty(stack: Stack, volumes: list[str] | None = None) -> None:
+    """Deletes the volumes of a stack that is down, but not the marks of its restore.
+
+    Args:
+        stack: The stack.
+        volumes: Only these, and the database, by their names in Compose. By default all.
+    """
     kept = {name(stack, RESTORING), stack.config["volumes"][VOLUME]["name"]}
+    chosen = None if volumes is None else {name(stack, one) for one in [*volumes, "postgres-data"]}
     there = sorted(set(docker(*commands.volumes(stack.name)).split()) - kept)
+    there = [one for one in there if chosen is None or one in chosen]
     if there:
         docker("volume", "rm", *there)
 

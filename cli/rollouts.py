@@ -9,10 +9,12 @@ from typing import Any
 
 from cli.cluster import Cluster
 from cli.errors import StackError
+from cli.output import say
 
 # Of each part. It is asked in between: some reasons do not go away.
 SECONDS, SECONDS_BETWEEN = 300, 20
 HOPELESS = ("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName")
+RUNS = "app.kubernetes.io/name=run"
 WORDS = {
     "job": ("wait", "--for=condition=complete"),
     "pod": ("wait", "--for=condition=Ready"),
@@ -43,6 +45,20 @@ def until(cluster: Cluster, *words: str, name: str) -> None:
                 raise StackError(why or str(error)) from None
         else:
             return
+
+
+def let_runs_end(cluster: Cluster) -> None:
+    """Waits until no run has a pod that lives. Says how many there are when that changes."""
+    before = 0
+    while True:
+        pods: list[dict[str, Any]] = cluster.get("pods", f"--selector={RUNS}")["items"]
+        going = sum(pod["status"]["phase"] in ("Pending", "Running") for pod in pods)
+        if not going:
+            return
+        if going != before:
+            say(f"waiting for {going} runs")
+            before = going
+        time.sleep(1)
 
 
 def reason(cluster: Cluster, name: str) -> str:

@@ -47,6 +47,10 @@ FORMS = {
     "BACKUP_KEEP": (r"[1-9]\d*", "a number from 1"),
     "LOST_TICKS": ("launch-late|show", "launch-late or show"),
     "STORE": ("s3", "s3, or leave it out"),
+    "CLUSTER_WEB_SERVERS": (r"[1-9]\d*", "a number from 1"),
+    "CLUSTER_MAX_RUNS": (r"[1-9]\d*", "a number from 1"),
+    "CLUSTER_DATABASE_SIZE": (r"[1-9]\d*[KMGT]i", "an amount such as 20Gi"),
+    "CLUSTER_REGISTRY": (r"[a-z0-9][a-z0-9._:/-]*", "a name such as registry.example.com/dagster"),
     "RETRY_WITH": ("new-code|old-code", "new-code or old-code"),
 }
 

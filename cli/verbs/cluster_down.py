@@ -23,17 +23,24 @@ def add(parser: ArgumentParser) -> None:
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when nothing was deleted."""
     cluster = Cluster(stack)
+    cluster.refuse_other()
     if flags.destroy and not flags.force:
         if not sys.stdin or not sys.stdin.isatty():
             raise StackError(
                 "this deletes data and cannot ask here: cluster-down --destroy --force"
             )
-        if not ask(f"Delete all runs and passwords of {cluster.name} on the cluster?"):
+        if not ask(f"Delete all runs and passwords of {cluster.name} at {cluster.server}?"):
             raise StackError("nothing was deleted")
-    # First the daemon, so that no further run starts. A run that is stopped is launched again.
-    cluster.kubectl("delete", "deployment/daemon", "--ignore-not-found", "--wait")
-    cluster.kubectl("delete", WORKLOADS, "--all", "--wait", "--cascade=foreground")
+    stop(cluster)
     if flags.destroy:
         cluster.kubectl("delete", RULES, f"--selector={PART_OF}={cluster.name}")
         cluster.kubectl("delete", f"namespace/{cluster.name}", "--wait")
     say(f"{cluster.name} is down, its data " + ("deleted" if flags.destroy else "kept"))
+
+
+def stop(cluster: Cluster) -> None:
+    """Ends the daemon, so that no further run starts, and then the rest."""
+    cluster.kubectl("delete", "deployment/daemon", "--ignore-not-found", "--wait")
+    # A run that is stopped is launched again.
+    own = f"--selector={PART_OF}={cluster.name}"
+    cluster.kubectl("delete", WORKLOADS, own, "--wait", "--cascade=foreground")

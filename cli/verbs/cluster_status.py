@@ -21,6 +21,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError that names what is wrong."""
     del flags
     cluster = Cluster(stack)
+    cluster.refuse_other()
     rows, problems = [["part", "ready", "nodes"]], list[str]()
     found = cluster.get("deployments,statefulsets")
     workloads: list[dict[str, Any]] = found["items"] if found else []

@@ -22,18 +22,22 @@ def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when Compose cannot stop it."""
     _ = stack.name  # refuses wrong settings, before anything stops
     if flags.wait:
-        # Without the daemon no further run starts. The queue waits for the next `up`.
-        stack.compose("stop", "daemon")
-        try:
-            runs.wait_for_all(stack)
-        except KeyboardInterrupt:
-            # A second Ctrl-C must not leave the stack without a daemon.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            note("the stack stays up: starting its daemon again")
-            stack.compose("start", "daemon")
-            raise
+        let_runs_end(stack)
     stop(stack)
     say(f"{stack.name} is down, its data kept")
+
+
+def let_runs_end(stack: Stack) -> None:
+    """Stops the daemon, so that no further run starts, and waits. The queue stays as it is."""
+    stack.compose("stop", "daemon")
+    try:
+        runs.wait_for_all(stack)
+    except KeyboardInterrupt:
+        # A second Ctrl-C must not leave the stack without a daemon.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        note("the stack stays up: starting its daemon again")
+        stack.compose("start", "daemon")
+        raise
 
 
 def stop(stack: Stack, *, volumes: bool = False) -> None:

@@ -39,7 +39,8 @@ def run(stack: Stack, flags: Namespace) -> None:
         marks.begin_restore(stack)
         if begun or flags.replace:
             say("deleting the data that is there")
-            delete(stack)
+            # That of a cluster has no files of `data/`, for example: those that are there stay.
+            delete(stack, found["volumes"] if found.get("cluster") else None)
         say("filling the stack")
         backup.fill(file, found)
         marks.end_restore(stack)
@@ -53,13 +54,18 @@ def run(stack: Stack, flags: Namespace) -> None:
     up.run(stack, Namespace())
 
 
-def delete(stack: Stack) -> None:
-    """Stops the stack, and deletes its data, but no mark, as `down --volumes` would."""
+def delete(stack: Stack, volumes: list[str] | None = None) -> None:
+    """Stops the stack, and deletes its data, but no mark, as `down --volumes` would.
+
+    Args:
+        stack: The stack.
+        volumes: The volumes to delete beside the database. By default all.
+    """
     down.stop_runs(stack)
     # And volumes without a name.
     stack.with_all_profiles.compose("rm", "--stop", "--force", "--volumes")
     stack.with_all_profiles.compose(*commands.down())
-    marks.empty(stack)
+    marks.empty(stack, volumes)
 
 
 def refuse_data(stack: Stack) -> None:

@@ -18,7 +18,7 @@ LISTENS: dict[str, dict[str, list[int]]] = {
     "postgres": {"db": [5432], "runs": [5432]},
 }
 # The cluster does what these do on one machine.
-LEFT_OUT = {"guard", "prepare", "migrate", "cluster"}
+LEFT_OUT = {"guard", "prepare", "migrate", "cluster", "backup", "backup_store"}
 # On one machine they reach the guard. Here they reach the API of the cluster, with these rights.
 JOB = {"apiGroups": ["batch"], "resources": ["jobs"]}
 LOOK = [

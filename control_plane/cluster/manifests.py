@@ -48,6 +48,8 @@ OWN_IP = "$(POD_IP)"
 # one is less than so many bytes (docs/scaling.md).
 CONNECTIONS_OF_RUN, CONNECTION_BYTES = 4, 5 << 20
 MAX_CONNECTIONS = "-cmax_connections="
+# Of each code location: that of now, and those of runs in progress, and of a way back.
+KEPT_IMAGES = 6
 # A budget that never lets a run be evicted: a node that is drained waits for its runs.
 ALWAYS = 1_000_000
 # Pods of the stack itself that the limit of pods leaves room for.
@@ -59,6 +61,11 @@ def phases(stack: Stack) -> dict[str, list[Object]]:
 
     Only the first one is there while Services have no addresses.
     """
+    if stack.services["edge"]["environment"]["SITE"].startswith("https"):
+        raise run_pods.Refused(
+            "DOMAIN: on a cluster, certificates are those of its Ingress: leave out DOMAIN,"
+            " TLS_CERTIFICATE and TLS_KEY, and set UI_URL"
+        )
     base = [*_base(stack), *services(stack), *policies(stack)]
     if not stack.addresses:
         return {"base": base}
@@ -101,7 +108,9 @@ def _launcher(stack: Stack) -> Object:
 def _run_images(stack: Stack) -> dict[str, list[str]]:
     """The images that the runs of each code location may have."""
     now = {name: stack.ref(stack.services[name]["image"]) for name in stack.locations}
-    return {name: [ref, *stack.earlier.get(name, [])] for name, ref in now.items()}
+    # Each once: most calls change no code.
+    found = {name: dict.fromkeys([ref, *stack.earlier.get(name, [])]) for name, ref in now.items()}
+    return {name: list(refs)[:KEPT_IMAGES] for name, refs in found.items()}
 
 
 def _base(stack: Stack) -> list[Object]:
@@ -251,7 +260,10 @@ def _pod(stack: Stack, name: str) -> Object:
             "whenUnsatisfiable": "ScheduleAnyway",
             "labelSelector": {"matchLabels": {NAME: name}},
         }]  # fmt: skip
-    seen = hashlib.sha256(f"{instance_file(stack)}{hosts_file(stack)}".encode()).hexdigest()[:16]
+    # A pod does not see a ConfigMap change that is mounted as one file: it starts again.
+    has_instance = any(one["name"] == "instance" for one in volumes)
+    files = f"{instance_file(stack) if has_instance else ''}{hosts_file(stack)}"
+    seen = hashlib.sha256(files.encode()).hexdigest()[:16]
     return {"metadata": {"labels": labels, "annotations": {"dagster.stack/files": seen}},
             "spec": spec}  # fmt: skip
 

@@ -15,7 +15,15 @@ from control_plane.cluster.run_pods import (
     HAND_OVER_CODE,
     HANDED,
     Object,
+    Refused,
 )
+
+# What may be empty when a pod starts (with STORE=s3, nothing in it has to stay), what is in the
+# claim of the database, and what nothing uses there.
+KNOWN = {
+    *("io-storage", "compute-logs", "inbox", "edge-data"),
+    *("postgres-data", "guard-launch", "guard-stop"),
+}
 
 
 def volumes_of(
@@ -40,7 +48,13 @@ def volumes_of(
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 # in the container
     given: list[dict[str, str]] = service.get("volumes") or []
     for one in given:
-        source, target = one["source"], one["target"]
+        source, target = one.get("source", ""), one["target"]
+        own = {f"{name}-settings", f"{name}-data"} if is_code else set[str]()
+        if source not in KNOWN | own and not source.endswith("-credentials"):
+            raise Refused(
+                f"the service {name}: {target} would be empty at each start of its pod: leave its"
+                " profile out of COMPOSE_PROFILES"
+            )
         if source == "sign-in-credentials":
             volumes.append(_secret(source, source))
             mounts.append({"name": source, "mountPath": target, "readOnly": True})

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from dagster import DagsterInvariantViolationError
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import (
@@ -19,6 +19,9 @@ from dagster_k8s.job import (
     get_job_name_from_run_id,  # pyright: ignore[reportUnknownVariableType] # upstream's
 )
 from dagster_k8s.launcher import K8sRunLauncher
+from dagster_shared.record import (
+    replace,  # pyright: ignore[reportUnknownVariableType] # upstream's
+)
 from kubernetes.client.exceptions import (  # pyright: ignore[reportMissingTypeStubs] # upstream's
     ApiException,
 )
@@ -40,6 +43,8 @@ LEFT = (
 FAILED = "Its pod was taken from its node, or deleted: {}"
 NO_PLACE = "No node takes the pod: {}"
 OUT_OF_MEMORY = "OOMKilled"
+# What docker-compose.yml calls its images. Those on a cluster have a digest or an ID.
+OF_ONE_MACHINE = ":current"
 
 
 class KubernetesRunLauncher(WatchedLauncher, K8sRunLauncher):
@@ -70,6 +75,18 @@ class KubernetesRunLauncher(WatchedLauncher, K8sRunLauncher):
         )
         context = super().get_container_context_for_run(dagster_run)
         return context.merge(K8sContainerContext(run_k8s_config=added))
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Launches a run. One that was queued on one machine names an image that is not there."""
+        run, origin = context.dagster_run, context.dagster_run.job_code_origin
+        assert origin and run.remote_job_origin  # noqa: S101 # each queued run has both
+        image = origin.repository_origin.container_image or ""
+        if image.endswith(OF_ONE_MACHINE) and context.workspace:
+            name = run.remote_job_origin.repository_origin.code_location_origin.location_name
+            there = context.workspace.get_code_location(name).container_image
+            repository = origin.repository_origin._replace(container_image=there)
+            run = replace(run, job_code_origin=origin._replace(repository_origin=repository))
+        super().launch_run(LaunchRunContext(run, context.workspace))
 
     def _launch_k8s_job_with_args(self, job_name: str, args: Any, run: DagsterRun) -> None:  # noqa: ANN401 # upstream's
         try:

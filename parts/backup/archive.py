@@ -233,7 +233,7 @@ def check() -> dict[str, Any]:
     """Reads a whole backup from stdin.
 
     Returns:
-        Its manifest, with `tables`, `volumes` and `settings`.
+        Its manifest, with `tables`, `volumes`, `files_of` (how many each has) and `settings`.
 
     Raises:
         Refused: It is damaged, cut off, of another kind, or of a newer format.
@@ -241,13 +241,14 @@ def check() -> dict[str, Any]:
     found: dict[str, str] = {}
     seen: dict[str, bool] = {}
     parts: dict[str, Any] = {}
-    volumes: set[str] = set()
+    volumes: dict[str, int] = {}
     settings: list[str] = []
     for member, content, _ in members():
         refuse_foreign(member, seen)
         root, _, rest = member.name.partition("/")
         if root == "volumes":
-            volumes.add(rest.partition("/")[0])
+            volume = rest.partition("/")[0]
+            volumes[volume] = volumes.get(volume, 0) + member.isreg()
         if content is None:
             continue
         if member.name in (MANIFEST, TABLES, CHECKSUMS):
@@ -284,6 +285,7 @@ def check() -> dict[str, Any]:
         **parts[MANIFEST],
         "tables": parts[TABLES],
         "volumes": sorted(volumes),
+        "files_of": volumes,
         "settings": settings,
         "files": len(parts[CHECKSUMS]),
     }

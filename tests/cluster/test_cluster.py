@@ -40,11 +40,15 @@ class Before:
 
     Attributes:
         run: A run that has ended.
+        queued: A run that waited in the queue.
         password: The operator's.
+        file: Its last backup.
     """
 
     run: str
+    queued: str
     password: str
+    file: str
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +72,18 @@ def cluster(stacks, before):
     (stack.root / ".env").write_text("\n".join(settings))
     done = stack.verb("up")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-    before.append(Before(stack.run(ONE_OP), stack.password))
+    run, password = stack.run(ONE_OP), stack.password
     done = subprocess.run(
         [*COMMAND, "secret", "token"], cwd=stack.root, env=stack.environment, input=SECRET_VALUE,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    stack.compose("stop", "daemon")
+    queued = stack.launch(ONE_OP)
+    done = stack.verb("backup", "--last")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    (file,) = map(str, (stack.root / "backups").iterdir())
+    before.append(Before(run, queued, password, file))
     made = Cluster(stack)
     stack.diagnosis = made.diagnosis
     try:
@@ -83,7 +93,11 @@ def cluster(stacks, before):
         (stack.root / ".env").write_text("\n".join(settings))
         made.import_stack()
         made.kubectl("cordon", LOST)
-        made.up("--move")
+        done = stack.verb("cluster-up")
+        assert "this machine has a history: ./stack backup --last" in done.stderr, done.stderr
+        done = stack.verb("cluster-up", "--restore", file)
+        assert "are in the backup and not in the bucket" in done.stderr, done.stderr
+        made.up("--restore", file, "--anyway")
         made.kubectl("uncordon", LOST)
         made.sign_in()
         made.forward()
@@ -139,6 +153,7 @@ def test_history_passwords_and_secrets_came_from_one_machine_which_starts_the_st
 ):
     stack, (there,) = cluster.stack, before
     assert stack.status_of(there.run) == "SUCCESS"
+    assert ended(cluster, there.queued) == "SUCCESS"
     assert stack.password == there.password
     where = "deployment/code-location", "--", "cat", "/run/dagster-settings/secrets/token"
     assert cluster.kubectl("exec", f"--namespace={cluster.name}", *where) == SECRET_VALUE
@@ -148,7 +163,7 @@ def test_history_passwords_and_secrets_came_from_one_machine_which_starts_the_st
     assert "this stack has moved to a cluster" in done.stderr, done.stderr
     assert not {"daemon", "postgres"} & stack.services().keys()
     stack.verb("down")
-    done = stack.verb("cluster-up", "--move")
+    done = stack.verb("cluster-up", "--restore", there.file)
     assert "the stack on the cluster has a history of its own" in done.stderr, done.stderr
 
 
@@ -502,11 +517,12 @@ def test_the_control_plane_restarts_and_runs_go_on(cluster):
     assert stack.finished(run) == "CANCELED"
 
 
-def test_down_keeps_the_history_and_destroy_leaves_nothing(cluster):
+def test_after_the_last_backup_the_cluster_is_down_and_up_again_keeps_the_history(cluster):
     stack = cluster.stack
     run = stack.run(ONE_OP, seconds=180)
-    done = stack.verb("cluster-down")
+    done = stack.verb("cluster-backup", "--last", "--to", "last")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert list((stack.root / "last").iterdir())
     namespace = f"--namespace={cluster.name}"
     wait_until(lambda: not cluster.kubectl("get", "pods", namespace, "--output=name"), "no pod")
     assert "is not on this cluster" in stack.verb("cluster-status").stderr
