@@ -10,22 +10,10 @@ import gc
 import os
 import sys
 
+from control_plane.code_server.fork_safety import descriptors, outlives_fork
+
 # Set in the second process.
 WITHOUT = "STEPS_IMPORT_PROJECT"
-# Python's own random numbers begin anew in a fork.
-RANDOM = {"numpy", "torch", "tensorflow", "jax", "mxnet"}
-
-
-def descriptors() -> set[str]:
-    """The files and connections that this process has open."""
-    found: set[str] = set()
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 # numbers, not files
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
-        except OSError:  # that of the list itself
-            continue
-        found.add(f"{number} {target}")
-    return found
 
 
 def load() -> None:
@@ -49,20 +37,6 @@ def is_safe() -> bool:
     return outlives_fork(before)
 
 
-def outlives_fork(before: set[str]) -> bool:
-    """Whether a fork of this process has all that the project has made.
-
-    Args:
-        before: What was open before the project was loaded.
-    """
-    return is_alone() and descriptors() <= before and not RANDOM & sys.modules.keys()
-
-
-def is_alone() -> bool:
-    """Whether this process has one thread, those of libraries included."""
-    return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
-
-
 def main() -> None:
     """Begins again without the project if it is not safe."""
     if WITHOUT in os.environ:
@@ -76,5 +50,6 @@ def main() -> None:
     gc.enable()
 
 
+# Only that process imports this module.
 if "multiprocessing.forkserver" in "".join(sys.orig_argv[2:3]):
     main()

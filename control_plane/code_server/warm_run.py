@@ -35,7 +35,7 @@ from dagster_postgres import PostgresRunStorage
 from psycopg2.extensions import connection
 from sqlalchemy import make_url
 
-from control_plane.code_server import hand_over, project_for_steps, usage
+from control_plane.code_server import fork_safety, hand_over, usage
 from control_plane.code_server.patience import WAIT_SECONDS
 from control_plane.code_server.warm_steps import fork_steps_from_here
 
@@ -71,9 +71,9 @@ class Warm:
 
     def load(self) -> None:
         """Loads the code, and opens the connections that a run keeps."""
-        before = project_for_steps.descriptors()
+        before = fork_safety.descriptors()
         recon_repository_from_origin(self.earlier.job_origin.repository_origin).get_definition()
-        self.can_fork_steps = project_for_steps.outlives_fork(before)
+        self.can_fork_steps = fork_safety.outlives_fork(before)
         self.instance.get_run_by_id(self.earlier.run_id)
         self.instance.get_records_for_run(self.earlier.run_id, limit=1)
         # Dagster imports it at its first use.

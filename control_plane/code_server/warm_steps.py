@@ -25,7 +25,7 @@ from dagster._core.executor.multiprocess import MultiprocessExecutor
 from dagster._core.origin import JobPythonOrigin
 from dagster._utils.hosted_user_process import recon_repository_from_origin
 
-from control_plane.code_server.project_for_steps import is_alone
+from control_plane.code_server.fork_safety import is_alone
 
 # What a step imports. None of them opens a connection or starts a thread.
 PRELOAD = [

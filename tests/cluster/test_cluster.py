@@ -537,3 +537,19 @@ def test_after_the_last_backup_the_cluster_is_down_and_up_again_keeps_the_histor
         f"--selector=app.kubernetes.io/part-of={cluster.name}", "--output=name",
     )  # fmt: skip
     assert not left
+
+
+def test_the_way_back_keeps_what_is_on_the_machine_only(cluster):
+    """With the last backup of the test before."""
+    stack = cluster.stack
+    (file,) = map(str, (stack.root / "last").iterdir())
+    inbox = f"--volume={stack.name}_inbox:/inbox"
+    image = stack.config["services"]["postgres"]["image"]
+    inside = "run", "--rm", "--user=0:0", inbox, "--entrypoint=sh", image, "-c"
+    docker(*inside, "echo kept >/inbox/file")
+    done = stack.verb("restore", file, "--replace", "--no-start")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert docker(*inside, "cat /inbox/file") == "kept\n"
+    # Nothing refuses a start any more.
+    done = stack.compose("run", "--rm", "--no-TTY", "--no-deps", "prepare", check=False)
+    assert done.returncode == 0, done.stderr

@@ -86,17 +86,24 @@ def test_an_op_that_forks_can_report_from_both_processes(stack):
 
 
 @pytest.mark.parametrize(
-    ("config", "is_forked"),
+    ("start", "is_forked", "is_warm"),
     [
-        ({}, True),
-        ({"execution": {"config": {"start_method": {"forkserver": {}}}}}, True),
-        ({"execution": {"config": {"start_method": {"spawn": {}}}}}, False),
+        (None, True, True),
+        ("forkserver", True, True),
+        ("spawn", False, True),
+        # Limits of its own: it gets a new container.
+        (None, True, False),
+        ("forkserver", True, False),
     ],
-    ids=["default", "forked", "spawned"],
+    ids=["default", "forked", "spawned", "default-cold", "forked-cold"],
 )
-def test_a_step_of_the_multiprocess_executor_is_forked_or_as_the_run_says(stack, config, is_forked):
+def test_a_step_of_the_multiprocess_executor_is_forked_or_as_the_run_says(
+    stack, start, is_forked, is_warm
+):
     """A spawned one is a child of the run's process."""
-    run = stack.run("in_processes_of_their_own", config=config)
+    config = {"execution": {"config": {"start_method": {start: {}}}}} if start else {}
+    tags = {} if is_warm else {"dagster-docker/memory": "700m"}
+    run = stack.run("in_processes_of_their_own", config=config, tags=tags)
     said = "\n".join(event.get("message") or "" for event in stack.events(run))
     (of_run,) = re.findall(r"multiprocess executor: parent process \(pid: (\d+)\)", said)
     (of_step,) = re.findall(r"^parent: (\d+)$", said, re.MULTILINE)

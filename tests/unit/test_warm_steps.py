@@ -86,6 +86,19 @@ print("goes on", flush=True)
     assert done.stdout.split("\n")[-3:] == ["again", "goes on", ""]
 
 
+def test_what_a_step_imports_begins_no_process_again():
+    """The module that does is for the process that forks them, whose command line they have."""
+    program = """
+import sys
+import control_plane.code_server.warm_run, control_plane.code_server.warm_steps
+print("control_plane.code_server.project_for_steps" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == "False", done.stderr
+
+
 PROJECT = """
 import dagster as dg
 
