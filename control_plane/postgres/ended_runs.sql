@@ -1,6 +1,7 @@
 -- A run that was given up, or canceled, stays so: what its process still does counts for nothing. Its node
 -- may have lost only a part of its network, and the run was launched again elsewhere. The process gets an
--- error at its next event, and ends. `migrate` runs this file.
+-- error at its next event of Dagster's, such as the end of a step, and ends. What it logs is stored: a run
+-- that fails does so while it still puts its resources away. `migrate` runs this file.
 
 CREATE OR REPLACE FUNCTION refuse_events_of_ended_run() RETURNS trigger LANGUAGE plpgsql
     SET search_path = pg_catalog, public, pg_temp AS $$
