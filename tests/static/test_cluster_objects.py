@@ -19,15 +19,19 @@ API = [{"ip": "192.0.2.1", "port": 6443}]
 INSTANCE = yaml.safe_load((ROOT / "dagster.yaml").read_text())
 
 
-@pytest.fixture(scope="module")
-def compose():
+def compose_with(*profiles):
     settings = {"PATH": os.environ["PATH"], "STORE": "s3", "STORE_CONFIG": "/dev/zero"}
     command = "docker", "compose", "--env-file=/dev/null", "--profile=cluster", "--profile=viewer"
     done = subprocess.run(
-        [*command, "config", "--format=json"], env=settings, cwd=ROOT, check=True,
+        [*command, *profiles, "config", "--format=json"], env=settings, cwd=ROOT, check=True,
         capture_output=True, text=True,
     )  # fmt: skip
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return compose_with()
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +175,41 @@ def test_what_a_pod_would_not_get_is_refused_by_name(change, said):
     launcher["container_kwargs"] |= change
     with pytest.raises(run_pods.Refused, match=said):
         run_pods.config_of(launcher, "name", 60)
+
+
+@pytest.mark.parametrize("profile", ["warehouse", "backup"])
+def test_a_service_whose_files_would_be_lost_is_refused_and_backups_are_left_out(
+    stack, profile, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    described = dataclasses.replace(stack, compose=compose_with(f"--profile={profile}"))
+    described.images.update({
+        one["image"]: {"ref": one["image"], "entrypoint": [], "cmd": ["x"], "user": "10001"}
+        for one in described.compose["services"].values()
+    })  # fmt: skip
+    if profile == "backup":
+        assert manifests.phases(described)
+        return
+    with pytest.raises(run_pods.Refused, match="would be empty at each start of its pod"):
+        manifests.phases(described)
+
+
+def test_a_certificate_of_the_edge_is_refused(stack, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    compose = copy.deepcopy(stack.compose)
+    compose["services"]["edge"]["environment"]["SITE"] = "https://dagster.example.com"
+    with pytest.raises(run_pods.Refused, match="leave out DOMAIN"):
+        manifests.phases(dataclasses.replace(stack, compose=compose))
+
+
+def test_runs_keep_the_last_images_each_counted_once(stack, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    now = stack.ref(stack.compose["services"]["code_location"]["image"])
+    earlier = [now, now, "a", now, "b", "a", "c", "d", "e", "f"]
+    described = dataclasses.replace(stack, earlier={"code_location": earlier})
+    (images,) = (
+        one["data"]["code_location"]
+        for one in manifests.phases(described)["base"]
+        if one["metadata"]["name"] == admission.IMAGES
+    )
+    assert images.split() == [now, "a", "b", "c", "d", "e"]

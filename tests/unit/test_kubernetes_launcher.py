@@ -4,8 +4,17 @@ from unittest.mock import Mock
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
-from dagster._core.launcher import WorkerStatus
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.launcher import LaunchRunContext, WorkerStatus
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.test_utils import create_run_for_test
+from dagster_k8s.launcher import K8sRunLauncher
+from dagster_shared.record import replace
 from kubernetes.client.exceptions import ApiException
 
 from control_plane.launcher.on_kubernetes import KubernetesRunLauncher
@@ -139,3 +148,29 @@ def test_what_a_pod_waited_for_is_noted_before_its_job_is_deleted(instance):
     made._api_client.delete_job.assert_called_once()
     (event,) = instance.all_logs(run.run_id)
     assert "waits on the node node2" in event.message
+
+
+@pytest.mark.parametrize(
+    ("queued", "launched"),
+    [
+        ("dagster-code:current", "registry/code@sha256:1"),
+        ("dagster-code:0b64", "dagster-code:0b64"),
+    ],
+)
+def test_a_run_that_was_queued_on_one_machine_gets_the_image_of_its_code_server(
+    instance, monkeypatch, queued, launched
+):
+    pointer = ModuleCodePointer("served", "defs", "/opt/code")
+    origin = JobPythonOrigin("job", RepositoryPythonOrigin("python", pointer, queued))
+    server = GrpcServerCodeLocationOrigin("code_location", 4000, location_name="code_location")
+    remote = RemoteJobOrigin(RemoteRepositoryOrigin(server, "repository"), "job")
+    run = create_run_for_test(instance, status=DagsterRunStatus.STARTING)
+    run = replace(run, job_code_origin=origin, remote_job_origin=remote)
+    workspace = Mock()
+    workspace.get_code_location.return_value.container_image = "registry/code@sha256:1"
+    begun = []
+    monkeypatch.setattr(K8sRunLauncher, "launch_run", lambda _, context: begun.append(context))
+    launcher_of(instance).launch_run(LaunchRunContext(run, workspace))
+    (context,) = begun
+    repository = context.dagster_run.job_code_origin.repository_origin
+    assert repository.container_image == launched
