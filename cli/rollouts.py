@@ -48,15 +48,19 @@ def until(cluster: Cluster, *words: str, name: str) -> None:
 
 
 def let_runs_end(cluster: Cluster) -> None:
-    """Waits until no run has a pod that lives. Says how many there are when that changes."""
-    before = 0
+    """Waits until no run has a pod that lives. Says which there are when that changes."""
+    before: list[str] = []
     while True:
         pods: list[dict[str, Any]] = cluster.get("pods", f"--selector={RUNS}")["items"]
-        going = sum(pod["status"]["phase"] in ("Pending", "Running") for pod in pods)
+        going = sorted(
+            pod["metadata"]["labels"]["dagster/run-id"][:8]
+            for pod in pods
+            if pod["status"]["phase"] in ("Pending", "Running")
+        )
         if not going:
             return
         if going != before:
-            say(f"waiting for {going} runs")
+            say(f"waiting for {len(going)} runs: {', '.join(going)}")
             before = going
         time.sleep(1)
 

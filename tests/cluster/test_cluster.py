@@ -161,7 +161,9 @@ def test_history_passwords_and_secrets_came_from_one_machine_which_starts_the_st
     done = stack.verb("up", HTTP_PORT=str(stack.lease.port + 500))
     assert done.returncode == 1
     assert "this stack has moved to a cluster" in done.stderr, done.stderr
-    assert not {"daemon", "postgres"} & stack.services().keys()
+    states = stack.services()
+    running = {name for name, one in states.items() if one["State"] == "running"}
+    assert not {"daemon", "postgres"} & running
     stack.verb("down")
     done = stack.verb("cluster-up", "--restore", there.file)
     assert "the stack on the cluster has a history of its own" in done.stderr, done.stderr
@@ -408,7 +410,9 @@ def test_a_process_on_a_node_without_the_api_server_is_refused_once_its_run_was_
         seen = f"SELECT count(*) FROM event_logs WHERE run_id = '{run}'"
         assert cluster.sql(late) == "0"
         assert int(cluster.sql(seen)) > 20
+        wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt")
         stack.terminate(again)
+        assert stack.finished(again) == "CANCELED"
     finally:
         docker("exec", cluster.node(2), "iptables", "-D", *rule)
     wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
