@@ -15,6 +15,8 @@ Object = dict[str, Any]
 LOCATION_LABEL = "dagster.stack/location"
 # Which pods may connect to which: one label for each network of docker-compose.yml.
 NETWORK_LABEL = "network.dagster.stack/"
+# The name of a run's Job and pod, in the label for names.
+RUN = "run"
 # No rights on the cluster, and no token.
 ACCOUNT = "runs"
 CREDENTIALS, SETTINGS = "/run/dagster-credentials", "/run/dagster-settings"
@@ -46,6 +48,8 @@ HAND_OVER_CODE = (
     f' [ ! -f "$file" ] || install -m 0400 "$file" {SETTINGS}/secrets/; done;'
     f" if [ -d {SEED} ]; then cp -R {SEED}/. {DATA}/; fi"
 )
+# How many runs a node takes in place of each one that uses all that its limit allows.
+REQUESTED = {"memory": 2, "cpu": 4}
 UNREACHABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -108,12 +112,12 @@ def config_of(launcher: Mapping[str, Any], namespace: str, keep_seconds: int) ->
     kwargs: Mapping[str, Any] = launcher["container_kwargs"]
     refuse_unknown(launcher)
     size = str(kwargs["tmpfs"]["/tmp"]).partition("size=")[2]  # noqa: S108 # in the container
-    memory, cpus = byte_count(kwargs["mem_limit"]), kwargs["nano_cpus"] / 10**9
+    memory = byte_count(kwargs["mem_limit"])
     network = str(launcher["networks"][0]).rpartition("_")[2]
     labels = {
         f"{NETWORK_LABEL}{network}": "",
         "app.kubernetes.io/part-of": namespace,
-        "app.kubernetes.io/name": "run",
+        "app.kubernetes.io/name": RUN,
     }
     return {
         "job_namespace": namespace,
@@ -131,11 +135,7 @@ def config_of(launcher: Mapping[str, Any], namespace: str, keep_seconds: int) ->
                     "read_only_root_filesystem": bool(kwargs.get("read_only")),
                     "capabilities": {"drop": list(kwargs.get("cap_drop", []))},
                 },
-                "resources": {
-                    "limits": {"memory": str(memory), "cpu": f"{cpus:g}"},
-                    # What the scheduler counts. Twice as many fit as have their limit at once.
-                    "requests": {"memory": str(memory // 2), "cpu": f"{cpus / 4:g}"},
-                },
+                "resources": resources(memory, kwargs["nano_cpus"]),
                 "volume_mounts": [
                     {"name": "scratch", "mount_path": "/tmp"},  # noqa: S108 # in the container
                     *handed_over(),
@@ -181,6 +181,19 @@ def config_of(launcher: Mapping[str, Any], namespace: str, keep_seconds: int) ->
         },
         "only_allow_user_defined_env_vars": [],
     }
+
+
+def resources(memory: int | None, nano_cpus: int | None) -> Object:
+    """The resources of a container, for the limits that are given."""
+    limits: dict[str, str] = {}
+    requests: dict[str, str] = {}
+    # Requests are what the scheduler counts, and cannot be above the limits.
+    if memory is not None:
+        limits["memory"], requests["memory"] = str(memory), str(memory // REQUESTED["memory"])
+    if nano_cpus is not None:
+        cpus = nano_cpus / 10**9
+        limits["cpu"], requests["cpu"] = f"{cpus:g}", f"{cpus / REQUESTED['cpu']:g}"
+    return {"limits": limits, "requests": requests}
 
 
 def refuse_unknown(launcher: Mapping[str, Any]) -> None:

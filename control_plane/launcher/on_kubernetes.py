@@ -26,7 +26,7 @@ from kubernetes.client.exceptions import (  # pyright: ignore[reportMissingTypeS
     ApiException,
 )
 
-from control_plane.cluster.run_pods import LOCATION_LABEL, volumes_of
+from control_plane.cluster.run_pods import LOCATION_LABEL, resources, volumes_of
 from control_plane.guard.policy import byte_count
 from control_plane.launcher import LINES, code_server_of
 from control_plane.launcher.deaths import cause, is_out_of_memory, last_lines
@@ -67,7 +67,7 @@ class KubernetesRunLauncher(WatchedLauncher, K8sRunLauncher):
             own = {}
         added = UserDefinedDagsterK8sConfig.from_dict(  # pyright: ignore[reportUnknownMemberType] # upstream's
             {
-                "container_config": {"resources": {"limits": _quantities(own)}} if own else {},
+                "container_config": {"resources": _resources(own)} if own else {},
                 "pod_spec_config": {"volumes": volumes_of(location)},
                 "pod_template_spec_metadata": label,
                 "job_metadata": label,
@@ -189,14 +189,10 @@ class KubernetesRunLauncher(WatchedLauncher, K8sRunLauncher):
         return {"mem_limit": int(limits["memory"]), "nano_cpus": nano_cpus}
 
 
-def _quantities(limits: Mapping[str, Any]) -> dict[str, str]:
+def _resources(limits: Mapping[str, Any]) -> dict[str, Any]:
     """The limits of a run, in Kubernetes' terms. It has none for the number of processes."""
-    found: dict[str, str] = {}
-    if "mem_limit" in limits:
-        found["memory"] = str(byte_count(limits["mem_limit"]))
-    if "nano_cpus" in limits:
-        found["cpu"] = str(limits["nano_cpus"] / 10**9)
-    return found
+    memory = limits.get("mem_limit")
+    return resources(None if memory is None else byte_count(memory), limits.get("nano_cpus"))
 
 
 def _ended(pod: Mapping[str, Any]) -> dict[str, Any] | None:

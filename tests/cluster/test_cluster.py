@@ -215,6 +215,13 @@ def test_a_run_that_has_no_place_fails_with_the_scheduler_s_reason_and_starts_ne
     wait_until(lambda: pod_of(cluster, run) is None, "the pod to be gone")
 
 
+def test_a_job_with_small_limits_of_its_own_gets_them(cluster):
+    run = cluster.stack.run("small", seconds=180)
+    (container,) = pod_of(cluster, run)["spec"]["containers"]
+    assert container["resources"]["limits"] == {"cpu": "500m", "memory": str(2**29)}
+    assert container["resources"]["requests"] == {"cpu": "125m", "memory": str(2**28)}
+
+
 def test_a_run_that_needs_too_much_memory_says_so(cluster):
     stack = cluster.stack
     run = stack.launch("exceed_the_memory", tags={"dagster/max_retries": "0"})

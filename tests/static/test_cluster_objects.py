@@ -106,14 +106,7 @@ def test_each_pod_is_on_the_networks_of_its_service_and_the_policies_are_theirs(
 @pytest.mark.parametrize(("runs", "connections"), [(10, 200), (25, 200), (100, 500)])
 def test_queue_and_database_have_room_for_the_runs_at_once(stack, runs, connections, monkeypatch):
     monkeypatch.chdir(ROOT)
-    compose = copy.deepcopy(stack.compose)
-    compose["services"]["cluster"]["environment"]["CLUSTER_MAX_RUNS"] = str(runs)
-    described = dataclasses.replace(stack, compose=compose)
-    made = {
-        (one["kind"], one["metadata"]["name"]): one
-        for phase in manifests.phases(described).values()
-        for one in phase
-    }
+    made = changed(stack, CLUSTER_MAX_RUNS=str(runs))
     instance = yaml.safe_load(made["ConfigMap", "instance"]["data"]["dagster.yaml"])
     assert instance["concurrency"]["runs"]["max_concurrent_runs"] == runs
     (container,) = workload(made, "postgres")["spec"]["containers"]
@@ -122,6 +115,32 @@ def test_queue_and_database_have_room_for_the_runs_at_once(stack, runs, connecti
     on_one_machine = int(stack.compose["services"]["postgres"]["mem_limit"])
     memory = on_one_machine + (connections - 200) * manifests.CONNECTION_BYTES
     assert container["resources"]["limits"]["memory"] == str(memory)
+
+
+def changed(stack, **settings):
+    """The objects of the stack with other settings for clusters."""
+    compose = copy.deepcopy(stack.compose)
+    compose["services"]["cluster"]["environment"] |= settings
+    described = dataclasses.replace(stack, compose=compose)
+    return {
+        (one["kind"], one["metadata"]["name"]): one
+        for phase in manifests.phases(described).values()
+        for one in phase
+    }
+
+
+@pytest.mark.parametrize(
+    ("memory", "nano_cpus", "requests"),
+    [
+        (2**30, 10**9, {"memory": str(2**29), "cpu": "0.25"}),
+        (2**26, None, {"memory": str(2**25)}),
+        (None, 10**7, {"cpu": "0.0025"}),
+    ],
+)
+def test_a_run_requests_a_part_of_its_limits(memory, nano_cpus, requests):
+    made = run_pods.resources(memory, nano_cpus)
+    assert made["requests"] == requests
+    assert made["limits"].keys() == requests.keys()
 
 
 def test_only_web_server_and_daemon_have_rights_on_the_cluster(stack, objects):

@@ -13,10 +13,13 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.test_utils import create_run_for_test
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.job import UserDefinedDagsterK8sConfig
 from dagster_k8s.launcher import K8sRunLauncher
 from dagster_shared.record import replace
 from kubernetes.client.exceptions import ApiException
 
+from control_plane.cluster import run_pods
 from control_plane.launcher.on_kubernetes import KubernetesRunLauncher
 
 LIMITS = {"resources": {"limits": {"memory": "1073741824", "cpu": "1"}}}
@@ -174,3 +177,38 @@ def test_a_run_that_was_queued_on_one_machine_gets_the_image_of_its_code_server(
     (context,) = begun
     repository = context.dagster_run.job_code_origin.repository_origin
     assert repository.container_image == launched
+
+
+@pytest.mark.parametrize(
+    ("tags", "limits", "requests"),
+    [
+        ({}, {"memory": "1073741824", "cpu": "1"}, {"memory": "536870912", "cpu": "0.25"}),
+        (
+            {"dagster-docker/memory": "128m", "dagster-docker/cpus": "0.1"},
+            {"memory": "134217728", "cpu": "0.1"},
+            {"memory": "67108864", "cpu": "0.025"},
+        ),
+        (
+            {"dagster-docker/memory": "128m"},
+            {"memory": "134217728", "cpu": "1"},
+            {"memory": "67108864", "cpu": "0.25"},
+        ),
+        (
+            {"dagster-docker/processes": "64"},
+            {"memory": "1073741824", "cpu": "1"},
+            {"memory": "536870912", "cpu": "0.25"},
+        ),
+    ],
+)
+def test_a_run_with_own_limits_requests_no_more_than_these(
+    instance, monkeypatch, tags, limits, requests
+):
+    """Kubernetes refuses a request above the limit."""
+    described = {"container_config": {"resources": run_pods.resources(2**30, 10**9)}}
+    context = K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(described))
+    upstream = "get_container_context_for_run"
+    monkeypatch.setattr(K8sRunLauncher, upstream, lambda *_: context)
+    run = create_run_for_test(instance, tags=tags)
+    made = launcher_of(instance).get_container_context_for_run(run)
+    resources = made.run_k8s_config.container_config["resources"]
+    assert resources == {"limits": limits, "requests": requests}
