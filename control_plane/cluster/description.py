@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, cast
 
-from control_plane.cluster.run_pods import Object
+from control_plane.cluster.run_pods import Object, Refused
 from control_plane.workspace import code_servers
 
 NAME, PART_OF = "app.kubernetes.io/name", "app.kubernetes.io/part-of"
@@ -64,6 +65,22 @@ class Stack:
     def max_runs(self) -> int:
         """The most runs at once."""
         return int(self.settings["CLUSTER_MAX_RUNS"])
+
+    @property
+    def cluster_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The networks of the cluster's pods and nodes, which are not outside.
+
+        Raises:
+            Refused: One of them is no network.
+        """
+        given = self.settings["CLUSTER_NETWORKS"].split()
+        try:
+            found = [ip_network(one) for one in given]
+        except ValueError as error:
+            raise Refused(f"CLUSTER_NETWORKS: {error}") from None
+        if any(one.prefixlen == 0 for one in found):
+            raise Refused("CLUSTER_NETWORKS: a network of all addresses leaves nothing outside")
+        return found
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:

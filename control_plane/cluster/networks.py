@@ -4,6 +4,7 @@ A pod has one address for all its networks, so a policy names the port as well.
 """
 
 from collections.abc import Iterable
+from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from control_plane.cluster.description import (
@@ -19,6 +20,13 @@ from control_plane.cluster.run_pods import NETWORK_LABEL, Object, name_of
 # Metadata of clouds, with keys of the machine.
 LINK_LOCAL = "169.254.0.0/16"
 CANDIDATE_LABEL = "dagster.stack/candidate"
+# The DNS servers of the cluster: pods, and on some clusters a cache on each node. The cache has the
+# same address on each of them.
+DNS = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+}
+NODE_DNS = "169.254.20.10/32"
 
 
 def services(stack: Stack) -> list[Object]:
@@ -49,10 +57,14 @@ def policies(stack: Stack) -> list[Object]:
     def members(network: str) -> Object:
         return {"matchLabels": {f"{NETWORK_LABEL}{network}": ""}}
 
-    api = [{"ipBlock": {"cidr": f"{one['ip']}/32"}} for one in stack.api]
+    api = [{"ipBlock": {"cidr": _block(one["ip"])}} for one in stack.api]
+    names = {
+        "to": [DNS, {"ipBlock": {"cidr": NODE_DNS}}],
+        "ports": [*ports([53]), *ports([53], "UDP")],
+    }
     found = [
         policy("nothing", {}),
-        policy("names", {}, egress=[{"ports": [*ports([53]), *ports([53], "UDP")]}]),
+        policy("names", {}, egress=[names]),
         policy(
             "published", {"matchLabels": {NAME: "edge"}}, ingress=[{"ports": ports([EDGE_PORT])}]
         ),
@@ -73,13 +85,21 @@ def policies(stack: Stack) -> list[Object]:
             pods = {"matchLabels": {NAME: name_of(service)}}
             found.append(policy(f"to-{name_of(service)}", pods, ingress=rules))
     networks: dict[str, dict[str, Any]] = stack.compose["networks"]
-    outside = {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL, *(f"{a['ip']}/32" for a in stack.api)]}
+    # No rule allows an IPv6 address outside, so only IPv4 addresses need an exception.
+    closed = [LINK_LOCAL, *map(_block, (one["ip"] for one in stack.api))]
+    closed += [str(one) for one in stack.cluster_networks if isinstance(one, IPv4Network)]
+    outside = {"cidr": "0.0.0.0/0", "except": [one for one in closed if ":" not in one]}
     for network, described in networks.items():
         to: list[Object] = [{"podSelector": members(network)}]
         if not described.get("internal"):
             to.append({"ipBlock": outside})
         found.append(policy(f"from-{network}", members(network), egress=[{"to": to}]))
     return found
+
+
+def _block(address: str) -> str:
+    """The block of one address."""
+    return f"{address}/{ip_address(address).max_prefixlen}"
 
 
 def hosts_file(stack: Stack) -> str:

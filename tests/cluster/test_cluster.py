@@ -262,6 +262,21 @@ def test_a_pod_reaches_what_the_networks_of_compose_let_it_reach_and_nothing_els
     }
 
 
+def test_pods_ask_only_the_dns_servers_of_the_cluster_for_names(cluster):
+    """Another server at that port can be anything."""
+    store = f"{cluster.name}-store"
+    docker("exec", "--detach", store, "rclone", "serve", "http", "/data", "--addr=:53")
+    elsewhere, service = f"{cluster.network}.50:53", "10.96.0.10:53"
+
+    def reached(deployment):
+        words = ("exec", *cluster.own, f"deployment/{deployment}", "--", "python", "-c", CONNECTS)
+        return cluster.kubectl(*words, elsewhere, service).split()
+
+    # Code connects to everything outside, the sign-in page to nothing there.
+    wait_until(lambda: reached("code-location") == [elsewhere, service], "the server")
+    assert reached("sign-in") == [service]
+
+
 # What an attacker who writes rows of runs would have the daemon create. Each changes a Job that is
 # allowed; the path is one of its fields.
 ADDED = "one more"

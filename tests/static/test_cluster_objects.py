@@ -129,6 +129,55 @@ def changed(stack, **settings):
     }
 
 
+def test_runs_connect_to_no_network_of_the_cluster_that_is_named(stack, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    made = changed(stack, CLUSTER_NETWORKS="10.244.0.0/16 fd00::/64 192.0.2.0/24")
+    (rule,) = made["NetworkPolicy", "from-runs"]["spec"]["egress"]
+    (block,) = [one["ipBlock"] for one in rule["to"] if "ipBlock" in one]
+    assert block["cidr"] == "0.0.0.0/0"
+    assert set(block["except"]) == {
+        "169.254.0.0/16", "192.0.2.1/32", "10.244.0.0/16", "192.0.2.0/24"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        ("10.244.0.0/33", "CLUSTER_NETWORKS: .*10.244.0.0/33"),
+        ("10.244.0.7/16", "CLUSTER_NETWORKS: .*host bits set"),
+        ("0.0.0.0/0", "CLUSTER_NETWORKS: a network of all addresses"),
+    ],
+)
+def test_a_network_that_is_none_is_refused_by_name(stack, networks, said, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(run_pods.Refused, match=said):
+        changed(stack, CLUSTER_NETWORKS=networks)
+
+
+def test_an_api_server_with_an_ipv6_address_is_reached_there_and_is_no_exception(
+    stack, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    made = changed(dataclasses.replace(stack, api=[{"ip": "2001:db8::1", "port": 6443}]))
+    (rule,) = made["NetworkPolicy", "daemon-to-api"]["spec"]["egress"]
+    assert rule["to"] == [{"ipBlock": {"cidr": "2001:db8::1/128"}}]
+    (rule,) = made["NetworkPolicy", "from-runs"]["spec"]["egress"]
+    assert [one["ipBlock"]["except"] for one in rule["to"] if "ipBlock" in one] == [
+        ["169.254.0.0/16"]
+    ]
+
+
+def test_only_the_dns_servers_of_the_cluster_are_asked_for_names(objects):
+    (rule,) = objects["NetworkPolicy", "names"]["spec"]["egress"]
+    assert {one["port"] for one in rule["ports"]} == {53}
+    pods, node = rule["to"]
+    assert pods["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "kube-system"
+    }
+    assert pods["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+    assert node == {"ipBlock": {"cidr": "169.254.20.10/32"}}
+
+
 @pytest.mark.parametrize(
     ("memory", "nano_cpus", "requests"),
     [

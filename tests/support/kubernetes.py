@@ -89,12 +89,12 @@ class Cluster:
             "KUBECONFIG": str(self.keys / "admin.conf"),
         }
         wait_until(lambda: self.ready() == NODES, "the nodes")
-        first = (SOURCES / "first.yaml").read_text().replace("${ADDRESS}", f"{self.network}.10")
-        self.kubectl("apply", "--filename=-", given=first)
         docker("exec", self.node(0), "mkdir", "-p", "/var/lib/volume")
         docker("tag", self.images["pause"], "test/pause:1")
         saved = subprocess.run(["docker", "save", "test/pause:1"], capture_output=True, check=True)
         self.import_images(saved.stdout)
+        # Its pod has that image.
+        self.kubectl("apply", f"--filename={SOURCES / 'first.yaml'}")
 
     def node(self, number):
         """The container of a node."""

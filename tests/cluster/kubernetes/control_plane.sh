@@ -1,5 +1,5 @@
 #!/bin/bash
-# control_plane.sh ADDRESS: etcd, API server, controllers, scheduler and DNS, until one of them ends.
+# control_plane.sh ADDRESS: etcd, API server, controllers and scheduler, until one of them ends.
 set -euo pipefail
 readonly KEYS=/keys
 
@@ -18,5 +18,4 @@ kube-controller-manager --kubeconfig=$KEYS/manager.conf --use-service-account-cr
     --service-account-private-key-file=$KEYS/accounts.key --root-ca-file=$KEYS/ca.crt \
     --node-monitor-grace-period=40s --leader-elect=false &>/var/log/manager.log &
 kube-scheduler --kubeconfig=$KEYS/scheduler.conf --leader-elect=false &>/var/log/scheduler.log &
-(cd /opt/kubernetes && exec coredns -conf Corefile &>/var/log/dns.log) &
 wait -n
