@@ -52,8 +52,8 @@ MAX_CONNECTIONS = "-cmax_connections="
 KEPT_IMAGES = 6
 # A budget that never lets a run be evicted: a node that is drained waits for its runs.
 ALWAYS = 1_000_000
-# Pods of the stack itself that the limit of pods leaves room for.
-ROOM = 25
+# Pods that are there for a moment: the migration, and the next code of one code location.
+ROOM = 2
 
 
 def phases(stack: Stack) -> dict[str, list[Object]]:
@@ -138,7 +138,7 @@ def _base(stack: Stack) -> list[Object]:
             "maxUnavailable": 1, "selector": {"matchLabels": {NAME: "webserver"}},
         }),
         object_of(stack, "ResourceQuota", "pods", spec={
-            "hard": {"pods": str(stack.max_runs + ROOM)},
+            "hard": {"pods": str(_most_pods(stack))},
         }),
     ]  # fmt: skip
     for name, rules in RIGHTS.items():
@@ -153,6 +153,19 @@ def _base(stack: Stack) -> list[Object]:
     return found
 
 
+def _most_pods(stack: Stack) -> int:
+    """How many pods of the stack there can be at once."""
+    alone = {"postgres", *ONE_AT_A_TIME}
+    # Of the others, the next pod is there before the previous one goes.
+    own = sum(_replicas(stack, name) + (name not in alone) for name in stack.services)
+    # Pods of a node that does not answer count until it is back, and others are in their place.
+    return 2 * (own + ROOM + stack.max_runs)
+
+
+def _replicas(stack: Stack, name: str) -> int:
+    return int(stack.settings["CLUSTER_WEB_SERVERS"]) if name == "webserver" else 1
+
+
 def _pg_hba() -> str:
     """Who may sign in to Postgres. Pods have other networks: policies say which may connect."""
     return Path("control_plane/postgres/pg_hba.conf").read_text().replace("samenet", "all    ")
@@ -161,7 +174,7 @@ def _pg_hba() -> str:
 def _workload(stack: Stack, name: str) -> Object:
     """The Deployment of a service, or the StatefulSet of the database."""
     spec: Object = {
-        "replicas": int(stack.settings["CLUSTER_WEB_SERVERS"]) if name == "webserver" else 1,
+        "replicas": _replicas(stack, name),
         "selector": {"matchLabels": {NAME: name_of(name)}},
         "template": _pod(stack, name),
     }

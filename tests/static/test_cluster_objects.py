@@ -129,6 +129,23 @@ def changed(stack, **settings):
     }
 
 
+def most_pods(objects):
+    return int(objects["ResourceQuota", "pods"]["spec"]["hard"]["pods"])
+
+
+def test_the_limit_of_pods_grows_with_runs_web_servers_and_code_locations(stack, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    pods = most_pods(changed(stack))
+    # Each for a node that does not answer, and for one that is in its place.
+    assert most_pods(changed(stack, CLUSTER_MAX_RUNS="30")) == pods + 2 * 20
+    assert most_pods(changed(stack, CLUSTER_WEB_SERVERS="5")) == pods + 2 * 3
+    compose = copy.deepcopy(stack.compose)
+    compose["services"]["other_location"] = compose["services"]["code_location"]
+    more = dataclasses.replace(stack, compose=compose)
+    # One that is live, and the next one.
+    assert manifests._most_pods(more) == pods + 2 * 2
+
+
 def test_runs_connect_to_no_network_of_the_cluster_that_is_named(stack, monkeypatch):
     monkeypatch.chdir(ROOT)
     made = changed(stack, CLUSTER_NETWORKS="10.244.0.0/16 fd00::/64 192.0.2.0/24")
