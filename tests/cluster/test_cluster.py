@@ -327,6 +327,66 @@ ATTACKS = {
     "a volume elsewhere": ((*CONTAINER, "volumeMounts"),
         [{"name": "work", "mountPath": "/opt/code"}]),
     "every node": ((*POD, "tolerations"), [{"operator": "Exists"}]),
+    "a mark of nodes for longer": ((*POD, "tolerations", 0, "tolerationSeconds"), 3600),
+    "a device": ((*CONTAINER, "resources", "limits", "nvidia.com/gpu"), "1"),
+    "the disk of the node": ((*CONTAINER, "resources", "limits", "ephemeral-storage"), "1Ti"),
+    "large pages": ((*CONTAINER, "resources"), {
+        "limits": {"memory": "1Gi", "cpu": "1", "hugepages-2Mi": "512Mi"}}),
+    "a claim of a device": ((*POD, "resourceClaims"), [{"name": "x", "resourceClaimName": "x"}]),
+    "a node for itself": ((*POD, "affinity"), {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [{
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchExpressions": [{"key": "job-name", "operator": "Exists"}]}}]}}),
+    "the node of another pod": ((*POD, "affinity"), {"podAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [{
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "postgres"}}}]}}),
+    "a spread over the nodes": ((*POD, "topologySpreadConstraints"), [{"maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}]),
+    "a policy of failures": (("spec",), {"podReplacementPolicy": "Failed", "podFailurePolicy": {
+        "rules": [{"action": "Ignore",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}}),
+    "a second pod later": (("spec", "podReplacementPolicy"), "Failed"),
+    "a policy of success": (("spec",), {"completionMode": "Indexed", "parallelism": 1,
+        "completions": 1, "successPolicy": {"rules": [{"succeededCount": 1}]}}),
+    "attempts by index": (("spec",), {"completionMode": "Indexed", "parallelism": 1,
+        "completions": 1, "backoffLimitPerIndex": 5, "maxFailedIndexes": 1}),
+    "an index": (("spec", "completionMode"), "Indexed"),
+    "a Job that waits": (("spec", "suspend"), True),
+    "another controller": (("spec", "managedBy"), "example.com/me"),
+    "pods of others": (("spec",), {"manualSelector": True,
+        "selector": {"matchLabels": {"app.kubernetes.io/name": "run"}}}),
+    "a Job that stays": (("spec", "ttlSecondsAfterFinished"), 10**9),
+    "a deadline": (("spec", "activeDeadlineSeconds"), 10**6),
+    "a Job that nothing deletes": (("metadata", "finalizers"), ["example.com/x"]),
+    "a Job of another owner": (("metadata", "ownerReferences"), [{"apiVersion": "v1",
+        "kind": "ConfigMap", "name": "x", "uid": "12345678-1234-1234-1234-123456789012"}]),
+    "annotations of the Job": (("metadata", "annotations"), {"add": "it"}),
+    "a Job that is no run": (("metadata", "labels", "app.kubernetes.io/name"), "daemon"),
+    "a pod that nothing deletes": (("spec", "template", "metadata", "finalizers"),
+        ["example.com/x"]),
+    "a long end": ((*POD, "terminationGracePeriodSeconds"), 10**6),
+    "a gate of the scheduler": ((*POD, "schedulingGates"), [{"name": "example.com/x"}]),
+    "another scheduler": ((*POD, "schedulerName"), "mine"),
+    "names of its own": ((*POD, "dnsPolicy"), "Default"),
+    "a host's name": ((*POD, "hostname"), "postgres"),
+    "a file of the node as its last word": ((*CONTAINER, "terminationMessagePath"), "/etc/passwd"),
+    "another folder": ((*CONTAINER, "workingDir"), "/proc"),
+    "a terminal": ((*CONTAINER, "tty"), True),
+    "an input": ((*CONTAINER, "stdin"), True),
+    "an image that is pulled again": ((*CONTAINER, "imagePullPolicy"), "Always"),
+    "more in memory": ((*POD, "volumes", "scratch", "emptyDir", "sizeLimit"), "64Gi"),
+    "all in memory": ((*POD, "volumes", "work", "emptyDir", "medium"), "Memory"),
+    "no limit in memory": ((*POD, "volumes", "scratch", "emptyDir"), {"medium": "Memory"}),
+    "a Secret that all users read": (
+        (*POD, "volumes", "credentials", "secret", "defaultMode"), 0o444),
+    "a part of a Secret elsewhere": ((*POD, "volumes", "credentials", "secret", "items"),
+        [{"key": "pgpass", "path": "x"}]),
+    "mounts of the node": ((*CONTAINER, "volumeMounts", "work", "mountPropagation"),
+        "HostToContainer"),
+    "a port of code servers": (("spec", "template", "metadata", "labels",
+        "dagster.stack/candidate"), ""),
+    "a Service of others": (("spec", "template", "metadata", "labels", "app"), "web"),
 }  # fmt: skip
 
 
@@ -349,6 +409,10 @@ def labels_of(metadata):
     return {k: v for k, v in metadata["labels"].items() if not k.endswith(added)}
 
 
+def named(listed, name):
+    return next(one for one in listed if one["name"] == name)
+
+
 def create(cluster, made, account="daemon"):
     user = f"--as=system:serviceaccount:{cluster.name}:{account}"
     words = ("create", "--dry-run=server", f"--namespace={cluster.name}", user, "--filename=-")
@@ -367,9 +431,14 @@ def test_a_forged_run_gets_nothing_that_dagster_yaml_does_not_give(cluster, job,
     forged = copy.deepcopy(job)
     place = forged
     for step in path[:-1]:
-        place = place[step] if isinstance(step, int) else place.setdefault(step, {})
+        if isinstance(place, list):
+            place = place[step] if isinstance(step, int) else named(place, step)
+        else:
+            place = place.setdefault(step, {})
     if path[-1] == ADDED:
         place.append(value)
+    elif path == ("spec",):
+        place["spec"] |= value
     else:
         place[path[-1]] = value
     if path[-1] == "hostPID":  # Kubernetes takes no pod with both
@@ -377,6 +446,53 @@ def test_a_forged_run_gets_nothing_that_dagster_yaml_does_not_give(cluster, job,
     said = create(cluster, forged)
     assert "created" not in said, said
     assert "refused: " in said, said
+
+
+def test_a_run_may_choose_nodes_and_request_less(cluster, job):
+    chosen = copy.deepcopy(job)
+    pod = chosen["spec"]["template"]["spec"]
+    pod["nodeSelector"] = {"kubernetes.io/hostname": "node1"}
+    pod["affinity"] = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": "Exists"}]}]
+            }
+        }
+    }
+    pod["containers"][0]["resources"] = {
+        "limits": {"memory": "300Mi", "cpu": "500m"}, "requests": {"memory": "300Mi"}
+    }  # fmt: skip
+    assert "job.batch/copy created" in create(cluster, chosen)
+
+
+@pytest.mark.parametrize("account", ["daemon", "webserver"])
+def test_an_account_of_the_stack_deletes_only_runs(cluster, job, account):
+    """A stolen token would end the stack otherwise."""
+    user = f"--as=system:serviceaccount:{cluster.name}:{account}"
+    words = "delete", "--dry-run=server", "--wait=false", *cluster.own, user
+    run = job["metadata"]["labels"]["dagster/run-id"]
+    pod = pod_of(cluster, run)["metadata"]["name"]
+    for one in (f"job/dagster-run-{run}", f"pod/{pod}"):
+        assert "deleted" in cluster.kubectl(*words, one)
+    pods = cluster.kubectl("get", "pods", *cluster.own, "--output=name").split()
+    kept = [one for one in pods if not one.startswith("pod/dagster-run-")]
+    assert len(kept) >= len(PARTS)
+    for one in (*kept, "job/migrate"):
+        said = cluster.kubectl(*words, one, check=False)
+        assert "refused: only runs are deleted" in said, said
+
+
+def test_the_api_server_finds_no_fault_in_the_policies(cluster):
+    """It compares expressions with the types of what they are for, and notes what does not fit."""
+    words = "get", "validatingadmissionpolicies", "--output=json"
+    selector = f"--selector=app.kubernetes.io/part-of={cluster.name}"
+    policies = json.loads(cluster.kubectl(*words, selector))["items"]
+    assert {one["metadata"]["name"] for one in policies} == {
+        f"{cluster.name}-runs", f"{cluster.name}-deletions"
+    }  # fmt: skip
+    for one in policies:
+        assert one["status"]["observedGeneration"] == one["metadata"]["generation"]
+        assert not one["status"].get("typeChecking", {}).get("expressionWarnings")
 
 
 @pytest.mark.parametrize("account", ["daemon", "webserver", "runs", "default"])

@@ -195,6 +195,17 @@ def test_only_the_dns_servers_of_the_cluster_are_asked_for_names(objects):
     assert node == {"ipBlock": {"cidr": "169.254.20.10/32"}}
 
 
+def test_the_policy_for_runs_has_each_rule_once_and_says_what_it_refuses(stack, objects):
+    spec = objects["ValidatingAdmissionPolicy", f"{stack.name}-runs"]["spec"]
+    messages = [one["message"] for one in spec["validations"]]
+    assert all(one.startswith("refused: ") for one in messages)
+    for of in ("pod", "container"):
+        assert f"refused: another securityContext of the {of} (dagster.yaml, run_launcher)" in (
+            messages
+        )
+    assert len({one["expression"] for one in spec["validations"]}) == len(messages)
+
+
 @pytest.mark.parametrize(
     ("memory", "nano_cpus", "requests"),
     [
@@ -245,7 +256,10 @@ def test_a_run_has_what_dagster_yaml_gives_it(monkeypatch_module):
     assert f"{NETWORK_LABEL}runs" in config["run_k8s_config"]["job_metadata"]["labels"]
     # Each mount of a run is one of the rules, and no other.
     rules = "".join(admission.rules(config).values())
-    assert all(f"{one['name']} {one['mount_path']}" in rules for one in container["volume_mounts"])
+    assert all(
+        f'"name": dyn("{one["name"]}"), "mountPath": dyn("{one["mount_path"]}")' in rules
+        for one in container["volume_mounts"]
+    )
 
 
 @pytest.mark.parametrize(
