@@ -168,7 +168,7 @@ class Cluster(Kubectl):
     def addresses(self, services: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """The addresses of the Services, by the names that they have in Compose."""
         there = {one["metadata"]["name"]: one["spec"]["clusterIP"] for one in
-                 self.get("services")["items"]}  # fmt: skip
+                 self.items("services")}  # fmt: skip
         return {name: there[name.replace("_", "-")] for name in self.names(services)}
 
     def names(self, objects: Sequence[Mapping[str, Any]]) -> list[str]:

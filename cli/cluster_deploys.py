@@ -56,7 +56,7 @@ def check(cluster: Cluster, deployments: Sequence[Mapping[str, Any]], *, anyway:
 
 def reload(cluster: Cluster, service: str) -> None:
     """Makes each web server ask a code server again; raises StackError if it does not load."""
-    for pod in cluster.get("pods", f"--selector={NAME} in (webserver,webserver-viewer)")["items"]:
+    for pod in cluster.items("pods", f"--selector={NAME} in (webserver,webserver-viewer)"):
         if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]:
             where = f"pod/{pod['metadata']['name']}"
             cluster.stack.client = PodClient(cluster.execute, where)

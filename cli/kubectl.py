@@ -70,6 +70,11 @@ class Kubectl:
         said = self.kubectl("get", *what, "--output=json", "--ignore-not-found")
         return json.loads(said) if said.strip() else None
 
+    def items(self, *what: str) -> list[dict[str, Any]]:
+        """All objects of a kind. Of none, kubectl prints no empty list with --ignore-not-found."""
+        found: dict[str, Any] = self.get(*what) or {}
+        return found.get("items") or []
+
     def apply(self, objects: Sequence[Mapping[str, Any]]) -> None:
         """Creates or changes objects; raises StackError with the one that is refused."""
         listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}

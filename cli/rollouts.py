@@ -51,7 +51,7 @@ def let_runs_end(cluster: Cluster) -> None:
     """Waits until no run has a pod that lives. Says which there are when that changes."""
     before: list[str] = []
     while True:
-        pods: list[dict[str, Any]] = cluster.get("pods", f"--selector={RUNS}")["items"]
+        pods: list[dict[str, Any]] = cluster.items("pods", f"--selector={RUNS}")
         going = sorted(
             pod["metadata"]["labels"]["dagster/run-id"][:8]
             for pod in pods
@@ -67,7 +67,7 @@ def let_runs_end(cluster: Cluster) -> None:
 
 def reason(cluster: Cluster, name: str) -> str:
     """Why a pod of a service does not start, or what it printed last."""
-    pods = [one for one in cluster.get("pods")["items"] if _name_of(one).endswith(name)]
+    pods = [one for one in cluster.items("pods") if _name_of(one).endswith(name)]
     for pod in reversed(pods):
         for status in pod["status"].get("containerStatuses", []):
             waiting: dict[str, str] = status["state"].get("waiting") or {}

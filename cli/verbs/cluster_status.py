@@ -23,11 +23,10 @@ def run(stack: Stack, flags: Namespace) -> None:
     cluster = Cluster(stack)
     cluster.refuse_other()
     rows, problems = [["part", "ready", "nodes"]], list[str]()
-    found = cluster.get("deployments,statefulsets")
-    workloads: list[dict[str, Any]] = found["items"] if found else []
+    workloads = cluster.items("deployments,statefulsets")
     if not workloads:
         raise StackError(f"the stack {cluster.name} is not on this cluster: make cluster-up")
-    pods: list[dict[str, Any]] = cluster.get("pods")["items"]
+    pods: list[dict[str, Any]] = cluster.items("pods")
     for one in workloads:
         name, wanted = one["metadata"]["name"], one["spec"]["replicas"]
         ready = one["status"].get("readyReplicas", 0)
@@ -38,7 +37,7 @@ def run(stack: Stack, flags: Namespace) -> None:
             and "job-name" in pod["metadata"]["labels"]]  # fmt: skip
     going = [pod for pod in runs if pod["status"]["phase"] == "Running"]
     say(table([*rows, ["runs", f"{len(going)} running", ", ".join(sorted(_of(going)))]]))
-    for node in cluster.get("nodes")["items"]:
+    for node in cluster.items("nodes"):
         state = {one["type"]: one["status"] for one in node["status"]["conditions"]}
         if state.get("Ready") != "True":
             problems.append(f"the node {node['metadata']['name']} is not ready")

@@ -37,7 +37,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         if not (flags.check or flags.restore or flags.fresh):
             cluster.refuse_without_history()
         cluster.refuse_without_rights()
-        say(f"building images for {len(cluster.get('nodes')['items'])} nodes")
+        say(f"building images for {len(cluster.items('nodes'))} nodes")
         cluster.build()
         images = cluster.images(push=True)
         base = cluster.phases(images, {})["base"]
