@@ -165,5 +165,6 @@ def test_code_can_take_no_run_that_was_not_handed_to_its_container(stack, warm):
 def test_an_upgrade_adds_what_the_table_of_an_earlier_version_lacks(stack, warm):
     stack.sql("ALTER TABLE warm_containers DROP COLUMN runs_left, DROP COLUMN free_since")
     stack.compose("run", "--rm", "migrate")
-    assert stack.sql("SELECT runs_left FROM warm_containers WHERE run_id IS NULL") == ["1"]
+    # Two of them wait while one replaces the other.
+    assert set(stack.sql("SELECT runs_left FROM warm_containers WHERE run_id IS NULL")) == {"1"}
     assert container_of(stack, stack.run("talk")) == warm

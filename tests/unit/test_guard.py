@@ -229,7 +229,7 @@ def test_an_unset_variable_is_refused_at_start():
         Policy.from_launcher(LAUNCHER, {})
 
 
-@pytest.mark.parametrize("count", [1_500, pytest.param(20_000, marks=pytest.mark.whole)])
+@pytest.mark.parametrize("count", [1_500, pytest.param(20_000, marks=pytest.mark.release)])
 def test_no_random_request_gets_a_container_outside_the_policy(policy, asked, count):
     @settings(
         max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
