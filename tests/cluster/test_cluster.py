@@ -548,12 +548,13 @@ def test_a_process_on_a_node_without_the_api_server_is_refused_once_its_run_was_
         seen = f"SELECT count(*) FROM event_logs WHERE run_id = '{run}'"
         assert cluster.sql(late) == "0"
         assert int(cluster.sql(seen)) > 20
-        wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt")
-        stack.terminate(again)
-        assert stack.finished(again) == "CANCELED"
     finally:
         docker("exec", cluster.node(2), "iptables", "-D", *rule)
     wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
+    # It is for the same node.
+    wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt", 180)
+    stack.terminate(again)
+    assert stack.finished(again) == "CANCELED"
 
 
 def test_a_node_is_drained_without_a_run_lost(cluster):
