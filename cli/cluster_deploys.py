@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +12,7 @@ from cli.cluster_client import PodClient
 from cli.errors import StackError
 from cli.output import note, say
 
-# Policies let web server and daemon connect to pods with it (control_plane/cluster/manifests.py).
+# Policies let web server and daemon connect to pods with it (control_plane/cluster/networks.py).
 LABEL = "dagster.stack/candidate"
 NAME = "app.kubernetes.io/name"
 
@@ -35,7 +35,6 @@ def check(cluster: Cluster, deployments: Sequence[Mapping[str, Any]], *, anyway:
     if not there["status"].get("readyReplicas"):
         note("note: no web server works, so new code is not compared with what is live")
         return []
-    cluster_secrets.put_settings(cluster, of="-candidate")
     changed: list[str] = []
     services = {one.replace("_", "-"): one for one in cluster.stack.code_servers}
     for one in deployments:
@@ -45,7 +44,7 @@ def check(cluster: Cluster, deployments: Sequence[Mapping[str, Any]], *, anyway:
             continue
         say(f"checking: {name}")
         try:
-            new = _defined(cluster, one)
+            new = _defined(cluster, one, services[name])
         except StackError as error:
             raise StackError(f"{contents.REFUSED}: {name}: {error}") from None
         old = contents.live(cluster.stack, services[name])
@@ -63,18 +62,20 @@ def reload(cluster: Cluster, service: str) -> None:
             deploys.reload(cluster.stack, service)
 
 
-def _defined(cluster: Cluster, deployment: Mapping[str, Any]) -> contents.Contents:
+def _defined(cluster: Cluster, deployment: Mapping[str, Any], service: str) -> contents.Contents:
     """Asks a pod of the new image that no client finds."""
     name = f"{deployment['metadata']['name']}-candidate"
     template: dict[str, Any] = deployment["spec"]["template"]
     labels = {**template["metadata"]["labels"], NAME: name, LABEL: ""}
     metadata = {"name": name, "namespace": cluster.name, "labels": labels}
+    spec: dict[str, Any] = {**copy.deepcopy(template["spec"]), "restartPolicy": "Never"}
     # The .env as it would be: what runs has the one of before.
-    own = f"{deployment['metadata']['name']}-settings"
-    volumes = json.loads(json.dumps(template["spec"]["volumes"]).replace(own, f"{name}-settings"))
-    spec = {**template["spec"], "volumes": volumes, "restartPolicy": "Never"}
-    delete = "delete", f"pod/{name}", "--ignore-not-found", "--grace-period=1"
+    for volume in spec["volumes"]:
+        if volume.get("secret", {}).get("secretName") == cluster_secrets.settings_of(service):
+            volume["secret"]["secretName"] = name
+    delete = "delete", f"pod/{name}", f"secret/{name}", "--ignore-not-found", "--grace-period=1"
     cluster.kubectl(*delete)  # of a command that was killed
+    cluster_secrets.put_settings(cluster, service, name=name)
     cluster.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}])
     try:
         rollouts.until(cluster, *rollouts.WORDS["pod"], f"pod/{name}", name=name)

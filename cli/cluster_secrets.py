@@ -60,17 +60,22 @@ def put_all(cluster: Cluster) -> None:
             _put(cluster, own, {})
 
 
-def put_settings(cluster: Cluster, *, of: str = "") -> None:
-    """Hands over the .env of each project.
+def put_settings(cluster: Cluster, service: str, *, name: str = "") -> None:
+    """Hands over the .env of a project.
 
     Args:
         cluster: The cluster.
-        of: What a part is called that does not serve yet.
+        service: The service of its code location.
+        name: The Secret. The default is that of the code location and its runs.
     """
-    for service, folder in cluster.stack.projects.items():
-        env = folder / ".env"
-        given = {".env": env.read_text()} if env.is_file() else {}
-        _put(cluster, f"{service.replace('_', '-')}{of}-settings", given)
+    env = cluster.stack.projects[service] / ".env"
+    given = {".env": env.read_text()} if env.is_file() else {}
+    _put(cluster, name or settings_of(service), given)
+
+
+def settings_of(service: str) -> str:
+    """The Secret with the .env of a project (control_plane/cluster/run_pods.py)."""
+    return f"{service.replace('_', '-')}-settings"
 
 
 def sign(cluster: Cluster, objects: Sequence[dict[str, Any]]) -> None:

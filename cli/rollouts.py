@@ -41,10 +41,18 @@ def until(cluster: Cluster, *words: str, name: str) -> None:
         except StackError as error:
             why = reason(cluster, name)
             seen = seen + 1 if why.startswith(HOPELESS) else 0
-            if seen > 1 or time.monotonic() > deadline:
+            if seen > 1 or _has_failed(cluster, words[-1]) or time.monotonic() > deadline:
                 raise StackError(why or str(error)) from None
+            time.sleep(1)  # kubectl may have ended at once
         else:
             return
+
+
+def _has_failed(cluster: Cluster, what: str) -> bool:
+    """Whether a Job or pod, such as job/migrate, has ended without success."""
+    found: dict[str, Any] = cluster.get(what) or {}
+    status: dict[str, Any] = found.get("status") or {}
+    return bool(status.get("failed")) or status.get("phase") == "Failed"
 
 
 def let_runs_end(cluster: Cluster) -> None:

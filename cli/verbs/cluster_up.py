@@ -53,7 +53,8 @@ def run(stack: Stack, flags: Namespace) -> None:
         cluster_secrets.put_all(cluster)
         phases = cluster.phases(images, cluster.addresses(base))
         changed = cluster_deploys.check(cluster, phases["code"], anyway=flags.anyway)
-        cluster_secrets.put_settings(cluster)
+        for service in cluster.stack.projects:
+            cluster_secrets.put_settings(cluster, service)
         for phase, objects in phases.items():
             say(f"applying: {phase}")
             if phase == "migration":  # a Job cannot be changed

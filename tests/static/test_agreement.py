@@ -529,3 +529,13 @@ def test_the_backup_of_each_night_has_the_data_of_every_code_location():
     mounted = {one.get("source") for one in SERVICES["backup"]["volumes"]}
     data = {name for name in COMPOSE["volumes"] if name.endswith(("-data", "-settings"))}
     assert data - {"postgres-data"} <= mounted
+
+
+def test_command_line_and_manifests_call_a_candidate_and_a_project_s_settings_the_same():
+    """The command line imports nothing of the control plane."""
+    from control_plane.cluster import networks, run_pods
+    from support.cli import cluster_deploys, cluster_secrets
+
+    assert cluster_deploys.LABEL == networks.CANDIDATE_LABEL
+    of = "warehouse_location"
+    assert cluster_secrets.settings_of(of) == run_pods.secrets_of(of)["settings"]
