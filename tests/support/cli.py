@@ -3,6 +3,8 @@
 from cli import (
     builds,
     checks,
+    cluster_deploys,
+    cluster_secrets,
     commands,
     containers,
     contents,
@@ -47,6 +49,8 @@ __all__ = [
     "basic",
     "builds",
     "checks",
+    "cluster_deploys",
+    "cluster_secrets",
     "commands",
     "containers",
     "contents",
