@@ -16,7 +16,8 @@ from cli.stack import Stack, docker
 
 # As README says.
 OLDEST_COMPOSE = (2, 26)
-LEAST_FREE_BYTES, LEAST_FREE_SHARE, LEAST_INODES = 2 << 30, 0.05, 0.05
+# A share of a small disk; of a large one 5 % are plenty.
+LEAST_FREE_BYTES, ENOUGH_BYTES, LEAST_SHARE = 2 << 30, 10 << 30, 0.05
 MOST_SECONDS_OF_SKEW = 5
 DISKS = "docs/how-to/keep-or-delete-history.md"
 
@@ -70,11 +71,11 @@ def disks(stack: Stack) -> Iterator[Finding]:
     else:
         return
     remedy = f"delete what you do not need ({DISKS}; docker system df)"
-    if free * size < LEAST_FREE_BYTES or free < LEAST_FREE_SHARE * blocks:
+    if free * size < max(LEAST_FREE_BYTES, min(LEAST_SHARE * blocks * size, ENOUGH_BYTES)):
         share = 100 * free / blocks
         what = f"{free * size >> 20} MiB ({share:.0f} %) of the engine's disk are free"
         yield Finding("disk", what, remedy)
-    if inodes and free_inodes < LEAST_INODES * inodes:
+    if inodes and free_inodes < LEAST_SHARE * inodes:
         yield Finding("disk", f"{free_inodes} inodes of {inodes} are free", remedy)
 
 

@@ -97,6 +97,19 @@ class TestStack(Stack):
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def findings(self, *, of_the_disk=False, **settings):
+        """What doctor finds.
+
+        Args:
+            of_the_disk: Also how full the engine's disk is, which is not this stack's doing.
+            settings: Further environment of the command.
+        """
+        done = self.verb("doctor", "--json", **settings)
+        assert done.returncode in (0, 1), done.stderr
+        found = json.loads(done.stdout)["findings"]
+        assert done.returncode == bool(found)
+        return [one for one in found if of_the_disk or one["part"] != "disk"]
+
     def runs_marked(self, mark):
         """Runs that the mutation of the fixture `launch` made."""
         query = """query Marked($mark: String!) { runsOrError(filter: {
