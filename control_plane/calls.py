@@ -25,8 +25,8 @@ from dagster._daemon.daemon import BackfillDaemon, SensorDaemon
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
     QueuedRunCoordinatorDaemon,
 )
-from dagster_postgres import PostgresRunStorage
-from sqlalchemy import make_url
+
+from control_plane.connections import url_for_libpq
 
 # The names in postgres/notifications.sql.
 QUEUE, SENSORS, BACKFILLS = "dagster_queue", "dagster_sensors", "dagster_backfills"
@@ -117,9 +117,7 @@ class UntilCalled(threading.Event):
 
 def listen_to_calls(instance: DagsterInstance) -> None:
     """Makes the queue and the sensors of this process wait for calls, between polls."""
-    url = make_url(cast("PostgresRunStorage", instance.run_storage).postgres_url)
-    # libpq does not know SQLAlchemy's names of drivers.
-    calls = Calls(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    calls = Calls(url_for_libpq(instance))
     calls.start()
     _wake(SensorDaemon, calls.called[SENSORS])
     _wake(BackfillDaemon, calls.called[BACKFILLS])

@@ -5,9 +5,10 @@ queue poll each second that is six connections a second when idle, half of the s
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
 connections with `optimize_for_webserver`, and so does this module. It adds to launches
 (launcher/images.py), to the queue (calls.py, waiting.py), to the scheduler (lost_ticks.py), to
-the run monitoring (monitoring.py) and to the retries (retries.py), and has two threads more
-(housekeeping.py, launcher/warm.py). Apart from that, it does what the command does. It could be
-deleted if `dagster-daemon run` had the web server's option `--db-pool-recycle`.
+the run monitoring (monitoring.py) and to the retries (retries.py), has two threads more
+(housekeeping.py, launcher/warm.py), and works only while no other daemon does (only_daemon.py).
+Apart from that, it does what the command does. It could be deleted if `dagster-daemon run` had
+the web server's option `--db-pool-recycle`.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from control_plane.launcher import warm_containers
 from control_plane.launcher.images import note_images
 from control_plane.lost_ticks import launch_lost_ticks
 from control_plane.monitoring import watch_containers
+from control_plane.only_daemon import be_the_only_daemon
 from control_plane.retries import retry_until_launched
 from control_plane.waiting import tell_waiting_runs
 from control_plane.workspace import name_code_location, workspace_files
@@ -47,6 +49,7 @@ def main() -> None:
         DagsterInstance.get() as instance,
     ):
         # Data migrations and purges of ticks can take longer than the web server's 15 s.
+        be_the_only_daemon(instance)
         keep_connections(instance, NO_STATEMENT_TIMEOUT)
         listen_to_calls(instance)
         keep_house(instance)

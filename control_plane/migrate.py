@@ -16,7 +16,7 @@ from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
 from control_plane.code_server import object_store
 
 POSTGRES = Path(__file__).parent / "postgres"
-FILES = "grants", "notifications", "warm_containers", "deploys", "ended_runs"
+FILES = "grants", "notifications", "warm_containers", "deploys", "ended_runs", "only_daemon"
 
 
 def main() -> None:
