@@ -121,6 +121,7 @@ test-chaos: .venv/made ## Inject at least 300 faults into one stack, and fill it
 
 test-cluster: .venv/made ## Run the stack on a Kubernetes cluster of three nodes on this machine (the first time, Kubernetes is built: ten minutes more).
 	@machine/setup.sh tests
+	@PYTHONPATH=tests .venv/bin/python -m support.kubernetes
 	@.venv/bin/python -m pytest -m cluster
 
 screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
