@@ -134,16 +134,18 @@ bench: export STACK_NAME := dagster-bench
 bench: export HTTP_PORT := 3900
 bench: export COMPOSE_PROFILES := warehouse
 bench: export KEEP_SUCCEEDED_CONTAINERS := 1m
-bench: ## Run the measurements in bench/; write bench/results/ and README's table.
+bench: .venv/made ## Run the measurements in bench/; write bench/results/ and README's table.
+	@machine/setup.sh tests
 	@./stack up
-	@status=0; for name in $(MEASURED); do python3 bench/$$name.py bench/results/$$name.md || { status=1; break; }; done; ./stack destroy --force --images; exit $$status
+	@status=0; for name in $(MEASURED); do .venv/bin/python bench/$$name.py bench/results/$$name.md || { status=1; break; }; done; ./stack destroy --force --images; exit $$status
 	@python3 bench/side_by_side.py
 
 bench-million: export STACK_NAME := dagster-bench
 bench-million: export HTTP_PORT := 3900
-bench-million: ## Measure with a history of a million runs (three quarters of an hour, 40 GB of disk).
+bench-million: .venv/made ## Measure with a history of a million runs (three quarters of an hour, 40 GB of disk).
+	@machine/setup.sh tests
 	@./stack up
-	@status=0; python3 bench/history.py bench/results/million.md --million || status=1; ./stack destroy --force --images; exit $$status
+	@status=0; .venv/bin/python bench/history.py bench/results/million.md --million || status=1; ./stack destroy --force --images; exit $$status
 
 bench-soak: export STACK_NAME := dagster-bench
 bench-soak: export HTTP_PORT := 3900

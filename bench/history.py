@@ -18,10 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import report
+from bench.pages import PAGES, seconds_of_pages
 from cli import commands
 from cli.errors import StackError
 from cli.runs import follow
-from cli.stack import Stack
+from cli.stack import OPERATOR, Stack
 
 RUNS, DAYS, KEPT_DAYS = 100_000, 400, 300
 MANY, AT_ONCE = 1_000_000, 50_000
@@ -145,6 +146,7 @@ def measure(stack: Stack, label: str) -> list[str]:
         times.append(1000 * (time.monotonic() - begun))
     waits: list[float] = []
     whole: list[float] = []
+    run = ""
     for _ in range(LAUNCHES):
         begun = time.time()
         run = stack.launch(JOB)
@@ -157,6 +159,9 @@ def measure(stack: Stack, label: str) -> list[str]:
         )
         waits.append(float(seconds))
     tick = from_tick_to_start(stack, 3)
+    day = sql(stack, "SELECT coalesce(max(partition), '2026-01-01') FROM runs")
+    pages = seconds_of_pages(stack.ui_url, OPERATOR, stack.password, run=run, day=day)
+    slowest = max(pages, key=lambda name: pages[name])
     count, size = (
         sql(stack, query)
         for query in (
@@ -170,7 +175,8 @@ def measure(stack: Stack, label: str) -> list[str]:
         f"{tick:.2f} s",
     ]
     used = [f"{memory(stack, service):.0f} MiB" for service in ("webserver", "daemon")]
-    return [label, count, size, f"{statistics.median(times):.0f} ms", *took, *used]
+    shown = f"{statistics.median(pages.values()):.1f} s", f"{pages[slowest]:.1f} s: {slowest}"
+    return [label, count, size, f"{statistics.median(times):.0f} ms", *shown, *took, *used]
 
 
 def memory(stack: Stack, service: str) -> float:
@@ -187,8 +193,8 @@ def main() -> None:
     stack, is_long = Stack(), "--million" in sys.argv
     runs = MANY if is_long else RUNS
     rows = [
-        ["history", "runs", "database", "run list", "queue", "launch to success", "tick to start",
-         "web server", "daemon"],
+        ["history", "runs", "database", "run list", "a page", "the slowest page", "queue",
+         "launch to success", "tick to start", "web server", "daemon"],
     ]  # fmt: skip
     told: list[str] = []
     try:
@@ -216,7 +222,9 @@ def main() -> None:
         "A million runs" if is_long else "A long history",
         f"{runs} copies of a run of `{JOB}` with its tags and {EVENTS} of its events, over {DAYS}"
         f" days, each second one with a partition, a day.{deleted}"
-        f" Run list: the median of {ROUNDS} requests for 25 runs. Queue: the median time of"
+        f" Run list: the median of {ROUNDS} requests for 25 runs. A page: in a"
+        f" browser on this machine, the median of {len(PAGES)} pages of the web UI until their"
+        f" last answer ({', '.join(PAGES)}), each the median of three. Queue: the median time of"
         f" {LAUNCHES} runs from the queue to their launch, and then from the launch to their"
         " success. Tick to start: of three runs of a schedule, after the full minute. Memory is"
         " without the page cache.",
