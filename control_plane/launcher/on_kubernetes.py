@@ -25,6 +25,7 @@ from dagster_shared.record import (
 from kubernetes.client.exceptions import (  # pyright: ignore[reportMissingTypeStubs] # upstream's
     ApiException,
 )
+from urllib3.exceptions import HTTPError
 
 from control_plane.cluster.run_pods import LOCATION_LABEL, resources, volumes_of
 from control_plane.guard.policy import byte_count
@@ -101,6 +102,14 @@ class KubernetesRunLauncher(WatchedLauncher, K8sRunLauncher):
             super()._launch_k8s_job_with_args(job_name, args, run)  # pyright: ignore[reportUnknownMemberType] # upstream's
         finally:
             self.launching.discard(run.run_id)
+
+    def reaches_its_engine(self) -> bool:
+        """Whether the API server answers this node."""
+        try:
+            self._batch.list_namespaced_job(self.job_namespace, limit=1, _request_timeout=5)
+        except (ApiException, HTTPError):
+            return False
+        return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's pod lives; otherwise why it does not, in words."""

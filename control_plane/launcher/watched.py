@@ -24,6 +24,10 @@ class WatchedLauncher(RunLauncher):
     def stop(self, run: DagsterRun) -> None:
         """Ends the container of a run that is over, or that is launched again."""
 
+    def reaches_its_engine(self) -> bool:
+        """Whether this process can start runs. On one machine, no other process could do more."""
+        return True
+
     def do_not_retry(self, run: DagsterRun) -> None:
         """For a run that would fail again in the same way."""
         tags = do_not_retry(self._instance, run)

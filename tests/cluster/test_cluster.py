@@ -18,6 +18,7 @@ pytestmark = pytest.mark.cluster
 # Services are on node0 and node1, so that node2 can be lost.
 LOST = "node2"
 ONE_OP = "talk"
+NAME = "app.kubernetes.io/name"
 SECRET_VALUE = "from one machine"
 PARTS = "webserver", "daemon", "code-location", "edge", "sign-in", "postgres"
 JOBS = """{ repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }"""
@@ -139,6 +140,28 @@ def on_node(name):
     """A tag that has a run executed on one node."""
     selector = {"node_selector": {"kubernetes.io/hostname": name}}
     return {"dagster-k8s/config": json.dumps({"pod_spec_config": selector})}
+
+
+def move(cluster, node, *names):
+    """Has parts of the stack on one node."""
+    others = {"node0", "node1", "node2"} - {node}
+    cluster.kubectl("cordon", *others)
+    for name in names:
+        cluster.kubectl("delete", "pod", *cluster.own, f"--selector={NAME}={name}")
+        cluster.kubectl("rollout", "status", *cluster.own, f"deployment/{name}", "--timeout=180s")
+    cluster.kubectl("uncordon", *others)
+    assert all(where(cluster, name) == [node] for name in names)
+
+
+def where(cluster, name):
+    """The nodes of a part's pods that are ready, and are not to end."""
+    words = "get", "pods", *cluster.own, f"--selector={NAME}={name}", "--output=json"
+    nodes = []
+    for pod in json.loads(cluster.kubectl(*words))["items"]:
+        is_true = {one["type"] for one in pod["status"]["conditions"] if one["status"] == "True"}
+        if "Ready" in is_true and "deletionTimestamp" not in pod["metadata"]:
+            nodes.append(pod["spec"]["nodeName"])
+    return nodes
 
 
 def test_the_stack_is_healthy_and_status_says_where_each_part_is(cluster):
@@ -531,14 +554,34 @@ def test_the_run_of_a_lost_node_is_launched_again_elsewhere_within_a_minute(clus
     assert stack.run(ONE_OP, seconds=180, tags=on_node(LOST))
 
 
+def test_what_a_lost_node_had_of_the_control_plane_begins_elsewhere(cluster):
+    stack = cluster.stack
+    parts = "daemon", "edge", "sign-in"
+    move(cluster, LOST, *parts)
+    run = stack.launch("hang", tags=on_node("node1"))
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    docker("kill", cluster.node(2))
+    elsewhere = ["node0"], ["node1"]
+    wait_until(lambda: all(where(cluster, name) in elsewhere for name in parts), "the others", 180)
+    cluster.forward()
+    wait_until(lambda: answers(stack), "the web UI")
+    assert stack.run(ONE_OP, seconds=180, tags=on_node("node1"))
+    assert stack.status_of(run) == "STARTED"
+    stack.terminate(run)
+    docker("start", cluster.node(2))
+    wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
+
+
 def test_a_process_on_a_node_without_the_api_server_is_refused_once_its_run_was_given_up(cluster):
     stack = cluster.stack
+    # It ends, too, and another one sees to the run.
+    move(cluster, LOST, "daemon")
     run = stack.launch("observe", tags=on_node(LOST))
     wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
     rule = "OUTPUT", "-d", f"{cluster.network}.10", "-p", "tcp", "--dport", "6443", "-j", "DROP"
     docker("exec", cluster.node(2), "iptables", "-I", *rule)
     try:
-        wait_until(lambda: stack.status_of(run) == "FAILURE", "the run to be given up", 90)
+        wait_until(lambda: stack.status_of(run) == "FAILURE", "the run to be given up", 150)
         (again,) = wait_until(lambda: stack.retries_of(run), "the run to be launched again", 60)
         # It lived until then, and not much longer, though Kubernetes cannot end it.
         wait_until(lambda: not cluster.processes(2, run), "the process to end")

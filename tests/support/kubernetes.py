@@ -172,6 +172,7 @@ class Cluster:
 
     def forward(self):
         """Makes the edge reachable at the port of the stack, until the cluster is removed."""
+        self.forward_no_more()
         namespace, port = f"--namespace={self.name}", self.stack.lease.port
         words = f"kubectl port-forward {namespace} service/edge {port}:8080"
         self.forwarding = subprocess.Popen(
@@ -179,6 +180,13 @@ class Cluster:
             env=self.stack.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
+
+    def forward_no_more(self):
+        """Ends what waits for the answer of an edge that may be lost."""
+        if self.forwarding:
+            os.killpg(self.forwarding.pid, signal.SIGTERM)
+            self.forwarding.wait()
+            self.forwarding = None
 
     @property
     def own(self):
@@ -207,9 +215,7 @@ class Cluster:
 
     def remove(self):
         """Ends the forwarding. The containers are removed with the stack."""
-        if self.forwarding:
-            os.killpg(self.forwarding.pid, signal.SIGTERM)
-            self.forwarding.wait()
+        self.forward_no_more()
         for number in range(NODES):
             docker("rm", "--force", "--volumes", self.node(number))
         docker("rm", "--force", "--volumes", f"{self.name}-store", f"{self.name}-registry")
