@@ -29,16 +29,16 @@ from support.harness import wait_until  # noqa: E402
 from support.kubernetes import Cluster  # noqa: E402
 from support.stacks import Stacks  # noqa: E402
 
-SECONDS = 20
-PLACE, PLACES = "bench.dagster.stack/place", 2
-# Runs by the number of nodes that are open to them.
-BURSTS = {1: 12, 2: 40, 3: 24}
-CODE = f"""
+PLACE = "bench.dagster.stack/place"
+# Nodes that are open to runs, places of each, runs, and the seconds that a run sleeps. In the last
+# one, all are there at once: two cores start them in some minutes.
+BURSTS = [(1, 2, 12, 20), (2, 2, 40, 20), (3, 2, 24, 20), (3, 34, 100, 600)]
+CODE = """
 import time
 from dagster import job, op
 
-@op
-def sleep(): time.sleep({SECONDS})
+@op(config_schema={"seconds": int})
+def sleep(context): time.sleep(context.op_config["seconds"])
 
 @job
 def sleeper(): sleep()
@@ -68,7 +68,7 @@ def main() -> None:
         try:
             config = stack.root / "store.ini"
             config.write_text(cluster.start_store())
-            settings = "STORE=s3", f"STORE_CONFIG={config}", "CLUSTER_MAX_RUNS=60"
+            settings = "STORE=s3", f"STORE_CONFIG={config}", "CLUSTER_MAX_RUNS=100"
             (stack.root / ".env").write_text("\n".join([*settings, "CLUSTER_DATABASE_SIZE=1Gi"]))
             cluster.import_stack()
             cluster.up()
@@ -78,46 +78,58 @@ def main() -> None:
             cluster.kubectl("delete", "validatingadmissionpolicybinding", policy)
             cluster.sign_in()
             cluster.forward()
-            rows = [measure(cluster, nodes, runs) for nodes, runs in BURSTS.items()]
+            rows = [measure(cluster, *burst) for burst in BURSTS]
         finally:
             cluster.remove()
             stacks.remove(stack)
-    head = ["nodes", "places", "runs", "on each node", "seconds", "runs/min", "times one node"]
-    head += ["daemon CPU s/run", "connections of runs", "transactions/run"]
-    one = float(rows[0][5])
+    head = ["nodes", "places", "runs", "sleep, s", "on each node", "most at once", "seconds"]
+    head += [
+        "runs/min",
+        "times one node",
+        "daemon CPU s/run",
+        "connections of runs",
+        "transactions/run",
+    ]
+    one = float(rows[0][7])
     for row in rows:
-        row.insert(6, f"{float(row[5]) / one:.2f}")
+        times = f"{float(row[7]) / one:.2f}"
+        row.insert(8, times if row[3] == rows[0][3] else "")
     report.write(
         "Runs on one to three nodes",
-        f"A cluster of three nodes on this machine (`tests/cluster/`). Each open node has"
-        f" {PLACES} places; a run takes one, and sleeps {SECONDS} s. From the first launch to the"
-        " last end; all runs were seen in SUCCESS. The connections are the most that were seen"
-        " from run containers and code servers.",
+        "A cluster of three nodes on this machine (`tests/cluster/`), which share its cores. A run"
+        " takes one of the places of its node, and sleeps. From the first launch to the last end;"
+        " all runs were seen in SUCCESS. The connections are the most that were seen from run"
+        " containers and code servers.",
         [head, *rows], verb="make bench-nodes",
     )  # fmt: skip
 
 
-def measure(cluster: Cluster, nodes: int, runs: int) -> list[str]:
+def measure(cluster: Cluster, nodes: int, places: int, runs: int, sleep: int) -> list[str]:
     """One burst: a row of the table, without the ratio."""
     stack = cluster.stack
     for number in range(3):
         name = f"node{number}"
         cluster.kubectl("uncordon" if number < nodes else "cordon", name)
-        patch = {"status": {"capacity": {PLACE: str(PLACES)}}}
+        patch = {"status": {"capacity": {PLACE: str(places)}}}
         words = "patch", "node", name, "--subresource=status", "--type=merge"
         cluster.kubectl(*words, f"--patch={json.dumps(patch)}")
-    wants = {"container_config": {"resources": {"requests": {PLACE: "1"}, "limits": {PLACE: "1"}}}}
-    mark = f"with {nodes}"
+    # What a sleeping run needs: 34 of them are on a node of two cores.
+    requests = {PLACE: "1", "cpu": "10m", "memory": "128Mi"}
+    limits = {PLACE: "1", "cpu": "1", "memory": "512Mi"}
+    wants = {"container_config": {"resources": {"requests": requests, "limits": limits}}}
+    mark = f"{runs} with {nodes}"
     tags = {"mark": mark, "dagster-k8s/config": json.dumps(wants)}
     before, begun = ticks(cluster), time.time()
     transactions = int(cluster.sql(TRANSACTIONS))
-    ids = [stack.launch("sleeper", tags=tags) for _ in range(runs)]
-    most = 0
+    config = {"ops": {"sleep": {"config": {"seconds": sleep}}}}
+    ids = [stack.launch("sleeper", tags=tags, config=config) for _ in range(runs)]
+    most = at_once = 0
 
     def all_ended() -> list[dict[str, Any]]:
-        nonlocal most
+        nonlocal most, at_once
         most = max(most, int(cluster.sql(CONNECTIONS)))
         found: list[dict[str, Any]] = stack.graphql(ENDED, mark=mark)["runsOrError"]["results"]
+        at_once = max(at_once, sum(one["status"] == "STARTED" for one in found))
         ended = [one for one in found if one["status"] in ("SUCCESS", "FAILURE")]
         return ended if len(ended) == len(ids) else []
 
@@ -137,7 +149,8 @@ def measure(cluster: Cluster, nodes: int, runs: int) -> list[str]:
     shares = " ".join(str(spread[f"node{number}"]) for number in range(nodes))
     print(f"{nodes} nodes: {runs} runs in {seconds:.0f} s, {shares}", flush=True)
     return [
-        str(nodes), str(nodes * PLACES), str(runs), shares, f"{seconds:.0f}",
+        str(nodes), str(nodes * places), str(runs), str(sleep), shares, str(at_once),
+        f"{seconds:.0f}",
         f"{runs / seconds * 60:.1f}", f"{used:.2f}", str(most), f"{transactions / runs:.0f}",
     ]  # fmt: skip
 
