@@ -82,18 +82,19 @@ def main() -> None:
         finally:
             cluster.remove()
             stacks.remove(stack)
-    head = ["nodes", "places", "runs", "sleep, s", "on each node", "most at once", "seconds"]
+    head = ["nodes", "places", "runs", "sleep, s", "on each node", "most at once", "last start, s"]
     head += [
+        "seconds",
         "runs/min",
         "times one node",
         "daemon CPU s/run",
         "connections of runs",
         "transactions/run",
     ]
-    one = float(rows[0][7])
+    one = float(rows[0][8])
     for row in rows:
-        times = f"{float(row[7]) / one:.2f}"
-        row.insert(8, times if row[3] == rows[0][3] else "")
+        times = f"{float(row[8]) / one:.2f}"
+        row.insert(9, times if row[3] == rows[0][3] else "")
     report.write(
         "Runs on one to three nodes",
         "A cluster of three nodes on this machine (`tests/cluster/`), which share its cores. A run"
@@ -138,6 +139,7 @@ def measure(cluster: Cluster, nodes: int, places: int, runs: int, sleep: int) ->
     if statuses != {"SUCCESS": runs}:
         raise SystemExit(f"{mark}: {dict(statuses)}")
     seconds = max(one["endTime"] for one in found) - begun
+    last = max(one["startTime"] for one in found) - begun
     used = (ticks(cluster) - before) / os.sysconf("SC_CLK_TCK") / runs
     transactions = int(cluster.sql(TRANSACTIONS)) - transactions
     words = ("get", "pods", *cluster.own, "--selector=app.kubernetes.io/name=run", "--output=json")
@@ -149,7 +151,7 @@ def measure(cluster: Cluster, nodes: int, places: int, runs: int, sleep: int) ->
     shares = " ".join(str(spread[f"node{number}"]) for number in range(nodes))
     print(f"{nodes} nodes: {runs} runs in {seconds:.0f} s, {shares}", flush=True)
     return [
-        str(nodes), str(nodes * places), str(runs), str(sleep), shares, str(at_once),
+        str(nodes), str(nodes * places), str(runs), str(sleep), shares, str(at_once), f"{last:.0f}",
         f"{seconds:.0f}",
         f"{runs / seconds * 60:.1f}", f"{used:.2f}", str(most), f"{transactions / runs:.0f}",
     ]  # fmt: skip
