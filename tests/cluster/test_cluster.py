@@ -119,8 +119,7 @@ def answers(stack):
 def up_again(cluster, *flags):
     """Puts the stack as it is now on the cluster; returns what was printed."""
     said = cluster.up(*flags)
-    # The way to the edge ends with its pod.
-    wait_until(lambda: answers(cluster.stack), "the web UI")
+    reach(cluster)
     return said
 
 
@@ -142,6 +141,12 @@ def on_node(name):
     return {"dagster-k8s/config": json.dumps({"pod_spec_config": selector})}
 
 
+def reach(cluster):
+    """Makes the web UI answer here again: the way to the edge ended with its pod."""
+    cluster.forward()
+    wait_until(lambda: answers(cluster.stack), "the web UI")
+
+
 def move(cluster, node, *names):
     """Has parts of the stack on one node."""
     others = {"node0", "node1", "node2"} - {node}
@@ -150,6 +155,7 @@ def move(cluster, node, *names):
         cluster.kubectl("delete", "pod", *cluster.own, f"--selector={NAME}={name}")
         cluster.kubectl("rollout", "status", *cluster.own, f"deployment/{name}", "--timeout=180s")
     cluster.kubectl("uncordon", *others)
+    reach(cluster)
     assert all(where(cluster, name) == [node] for name in names)
 
 
@@ -561,14 +567,17 @@ def test_what_a_lost_node_had_of_the_control_plane_begins_elsewhere(cluster):
     run = stack.launch("hang", tags=on_node("node1"))
     wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
     docker("kill", cluster.node(2))
-    elsewhere = ["node0"], ["node1"]
-    wait_until(lambda: all(where(cluster, name) in elsewhere for name in parts), "the others", 180)
-    cluster.forward()
-    wait_until(lambda: answers(stack), "the web UI")
-    assert stack.run(ONE_OP, seconds=180, tags=on_node("node1"))
-    assert stack.status_of(run) == "STARTED"
-    stack.terminate(run)
-    docker("start", cluster.node(2))
+    try:
+        elsewhere = ["node0"], ["node1"]
+        wait_until(
+            lambda: all(where(cluster, name) in elsewhere for name in parts), "the others", 180
+        )
+        reach(cluster)
+        assert stack.run(ONE_OP, seconds=180, tags=on_node("node1"))
+        assert stack.status_of(run) == "STARTED"
+        stack.terminate(run)
+    finally:
+        docker("start", cluster.node(2))
     wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
 
 
