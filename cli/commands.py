@@ -40,8 +40,11 @@ def start(*services: str) -> list[str]:
 
 
 def beside(service: str) -> list[str]:
-    """For Compose: starts a second container of a service, until it is healthy."""
-    options = ["--no-build", "--no-deps", "--no-recreate", f"--scale={service}=2"]
+    """For Compose: starts a second container of a service, until it is healthy.
+
+    Not with --no-deps: the next `up` would replace a container made so, and all that depend on it.
+    """
+    options = ["--no-build", "--no-recreate", f"--scale={service}=2"]
     return ["up", "--detach", "--wait", *options, service]
 
 

@@ -52,8 +52,14 @@ def servers(stack: Stack, service: str) -> list[tuple[str, str]]:
 
 def hand_over(stack: Stack, service: str, *words: str) -> None:
     """Runs the one-shot that gives a code server its settings, if it has one."""
-    if (one_shot := f"{service}_files") in stack.config["services"]:
+    if one_shot := one_shot_of(stack, service):
         stack.compose("run", "--rm", "--no-TTY", "--no-deps", one_shot, *words)
+
+
+def one_shot_of(stack: Stack, service: str) -> str | None:
+    """The one-shot that gives a code server its settings, if it has one."""
+    name = f"{service}_files"
+    return name if name in stack.config["services"] else None
 
 
 def finish(stack: Stack, service: str) -> None:
@@ -110,6 +116,9 @@ def switch(stack: Stack, service: str) -> None:
     """
     old = servers(stack, service)
     before = {container for container, _ in old}
+    if one_shot := one_shot_of(stack, service):
+        # The next `up` would replace one of the earlier image, and all that depends on it.
+        stack.compose("rm", "--force", one_shot)
     started = stack.compose(*commands.beside(service), check=False)
     new = [container for container, _ in servers(stack, service) if container not in before]
     if started.returncode or not new:
