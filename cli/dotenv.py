@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,7 +30,18 @@ def read(text: str) -> dict[str, str]:
     Compose reads the values by itself. This function does not replace variables in values, and
     reads only the first line of a quoted value.
     """
-    found: dict[str, str] = {}
+    return dict(_pairs(text))
+
+
+def twice(folder: Path) -> list[str]:
+    """The names that the .env of a folder sets more than once: Compose takes the last value."""
+    path = folder / ".env"
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    counted = Counter(name for name, _ in _pairs(text))
+    return [name for name, count in counted.items() if count > 1]
+
+
+def _pairs(text: str) -> Iterable[tuple[str, str]]:
     inside = ""  # the quote that a value of several lines ends with
     for line in text.removeprefix("\ufeff").split("\n"):
         if inside:
@@ -42,8 +54,7 @@ def read(text: str) -> dict[str, str]:
         quote = value[:1] if value[:1] in ("'", '"') else ""
         if quote and quote not in value[1:]:
             inside = quote
-        found[match[1]] = value.strip("'\"") if quote else re.split(r"\s#", value)[0].strip()
-    return found
+        yield match[1], value.strip("'\"") if quote else re.split(r"\s#", value)[0].strip()
 
 
 def of(folder: Path) -> dict[str, str]:

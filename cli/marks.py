@@ -1,9 +1,12 @@
 """Marks that a stack has while a command changes it. If the command is killed, they name it.
 
 A mark is an empty volume. Compose does not know it, so `docker compose down --volumes` leaves it.
+That of an upgrade is a file in the checkout, which it changes, with the command that goes back.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from cli import commands
 from cli.errors import StackError
@@ -14,6 +17,8 @@ RESTORING, ROTATING = "restoring", "rotating"
 VOLUME, FILE = "postgres-credentials", "/run/postgres-credentials/restoring"
 # The same for a stack that has moved to a cluster: two daemons would launch each tick twice.
 MOVED = "/run/postgres-credentials/moved"
+# How the way back from an upgrade of Dagster alone begins: it changes files of the checkout.
+OF_DAGSTER = "git checkout . "
 
 
 def name(stack: Stack, what: str) -> str:
@@ -75,3 +80,39 @@ def refuse_half_restored(stack: Stack) -> None:
             f"a restore of {stack.name} was interrupted, and its data is not complete: ./stack"
             " restore FILE again, or ./stack destroy"
         )
+
+
+def refuse_down(stack: Stack, service: str) -> None:
+    """Raises StackError when a service does not run, with what there is to do."""
+    refuse_half_restored(stack)
+    if stack.services().get(service, {}).get("State") != "running":
+        raise StackError(f"the stack {stack.name} is not up: make up")
+
+
+def begin_upgrade(stack: Stack, back: str) -> None:
+    """Marks a stack before anything is replaced, with the command that goes back."""
+    _upgrading(stack).write_text(back)
+
+
+def way_back(stack: Stack) -> str:
+    """The command that goes back from an upgrade that is not complete; otherwise nothing."""
+    file = _upgrading(stack)
+    return file.read_text() if file.exists() else ""
+
+
+def end_upgrade(stack: Stack) -> None:
+    """Removes the mark: the stack is healthy, or as it was."""
+    _upgrading(stack).unlink(missing_ok=True)
+
+
+def unfinished_upgrade(stack: Stack) -> str:
+    """What to say of an upgrade that goes on, or was interrupted; otherwise nothing."""
+    back = way_back(stack)
+    again = "./stack upgrade" + " --dagster" * back.startswith(OF_DAGSTER)
+    return back and f"one goes on, or was interrupted: {again} finishes it. To go back: {back}"
+
+
+def _upgrading(stack: Stack) -> Path:
+    folder = stack.root / ".dagster"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{stack.name}.upgrading"

@@ -43,6 +43,11 @@ def ask(question: str) -> bool:
         return False
 
 
+def can_ask() -> bool:
+    """Whether somebody answers: stdin is a terminal, and not closed."""
+    return bool(sys.stdin and sys.stdin.isatty())
+
+
 def show(command: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
     """Runs a command whose output comes from user code, and shows it.
 

@@ -24,5 +24,6 @@ def file_of(flags: Namespace) -> Path:
     """The file that the flags name; raises StackError if there is none."""
     file = Path(flags.file)
     if not file.is_file():
-        raise StackError(f"{file}: there is no such file")
+        why = "it is no file" if flags.file and file.exists() else "there is no such file"
+        raise StackError(f"{flags.file or 'FILE is empty'}: {why}")
     return file

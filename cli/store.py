@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from cli import marks
 from cli.errors import StackError
 from cli.stack import Stack
 from control_plane.code_server.object_store import BadStore, read_settings
@@ -42,8 +43,7 @@ def ask(stack: Stack, module: Sequence[str]) -> str:
     Raises:
         StackError: The daemon does not run, or something is wrong with the store.
     """
-    if stack.services().get("daemon", {}).get("State") != "running":
-        raise StackError(f"the stack {stack.name} is not up: make up")
+    marks.refuse_down(stack, "daemon")
     try:
         said = stack.compose("exec", "--no-TTY", "daemon", "python", "-m", *module)
     except StackError as error:

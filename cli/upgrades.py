@@ -21,6 +21,23 @@ class NotReplaced(StackError):
     """What ran before runs on."""
 
 
+def interrupted(stack: Stack, before: str) -> str:
+    """The way back of an upgrade that was interrupted when it had replaced something, or nothing.
+
+    The changes that an upgrade of Dagster alone has made to the checkout are undone.
+
+    Args:
+        stack: The stack.
+        before: What is checked out; of an upgrade of Dagster alone, a dot.
+    """
+    back = marks.way_back(stack)
+    if back.startswith(marks.OF_DAGSTER) and git(stack, "diff", "--name-only", "HEAD"):
+        git(stack, "checkout", "--quiet", ".")
+        return back
+    is_up = stack.services().get("postgres", {}).get("State") == "running"
+    return "" if is_up and f"git checkout {before} " in back else back
+
+
 def project(stack: Stack, revision: str | None) -> None:
     """Gets the newest commits, or a revision; raises StackError when there is a conflict."""
     before = git(stack, "rev-parse", "HEAD")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cli import checks, marks
+from cli import checks, dotenv, marks
 from cli.doctor import Finding
 from cli.errors import StackError
 from cli.stack import Stack
@@ -15,9 +15,20 @@ def restore(stack: Stack) -> Iterator[Finding]:
     yield from _refused("restore", marks.refuse_half_restored, stack, "nothing else before that")
 
 
+def upgrade(stack: Stack) -> Iterator[Finding]:
+    """No upgrade was interrupted."""
+    if found := marks.unfinished_upgrade(stack):
+        what, _, remedy = found.partition(": ")
+        yield Finding("upgrade", what, remedy)
+
+
 def settings(stack: Stack) -> Iterator[Finding]:
     """No setting is misspelled or has a value that cannot work."""
     yield from _refused("settings", checks.refuse_bad_settings, stack, "correct it in .env")
+    for name in dotenv.twice(stack.root):
+        yield Finding(
+            "settings", f".env sets {name} twice", "the last one counts: remove the other"
+        )
 
 
 def files(stack: Stack) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from cli import backup_files, backups, marks
-from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack
 from cli.verbs import down
@@ -29,7 +28,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     if not flags.last:
         make(stack, flags)
         return
-    refuse_down(stack)
+    marks.refuse_down(stack, "postgres")
     down.let_runs_end(stack)
     stack.compose("stop", *sorted(set(stack.services()) - {"postgres"}))
     file = make(stack, flags)
@@ -41,14 +40,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     )
 
 
-def refuse_down(stack: Stack) -> None:
-    """Raises StackError when there is no database to make a backup of."""
-    marks.refuse_half_restored(stack)
-    if stack.services().get("postgres", {}).get("State") != "running":
-        raise StackError(f"the stack {stack.name} is not up: make up")
-
-
 def make(stack: Stack, flags: Namespace) -> Path:
     """Makes a backup; returns its file, or raises StackError."""
-    refuse_down(stack)
+    marks.refuse_down(stack, "postgres")
     return backup_files.write_new(backups.Backups(stack), flags.to, flags.keep)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from cli.cluster import PART_OF, Cluster
 from cli.errors import StackError
-from cli.output import ask, say
+from cli.output import ask, can_ask, say
 from cli.stack import Stack
 
 WORKLOADS = "deployments,statefulsets,jobs"
@@ -25,7 +24,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     cluster = Cluster(stack)
     cluster.refuse_other()
     if flags.destroy and not flags.force:
-        if not sys.stdin or not sys.stdin.isatty():
+        if not can_ask():
             raise StackError(
                 "this deletes data and cannot ask here: cluster-down --destroy --force"
             )

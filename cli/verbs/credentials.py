@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 
+from cli import marks
 from cli.stack import OPERATOR, Stack
 
 
@@ -18,6 +19,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the stack is not up, or has no such user."""
+    marks.refuse_down(stack, "sign_in")
     found = {
         "DAGSTER_URL": stack.url,
         "DAGSTER_USER": flags.user,

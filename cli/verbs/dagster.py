@@ -6,8 +6,8 @@ import subprocess
 import sys
 from argparse import REMAINDER, ArgumentParser, Namespace
 
-from cli import commands
-from cli.errors import StackError
+from cli import commands, marks
+from cli.output import can_ask
 from cli.stack import Stack
 
 
@@ -18,9 +18,8 @@ def add(parser: ArgumentParser) -> None:
 
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when the stack is not up; otherwise ends with Dagster's exit status."""
-    if stack.services().get("webserver", {}).get("State") != "running":
-        raise StackError(f"the stack {stack.name} is not up: make up")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    marks.refuse_down(stack, "webserver")
+    terminal = can_ask() and sys.stdout.isatty()
     arguments = flags.arguments[flags.arguments[:1] == ["--"] :]  # Python 3.12 leaves it in
     command = commands.in_web_server(["dagster", *arguments], stack.code.name, terminal=terminal)
     done = subprocess.run(

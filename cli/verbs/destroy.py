@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 
-from cli import commands
+from cli import commands, marks
 from cli.errors import StackError
-from cli.output import ask, say
+from cli.output import ask, can_ask, say
 from cli.stack import Stack, docker
 from cli.verbs import down
 
@@ -24,7 +23,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     images = _images(stack)
     say(f"volumes of the stack {stack.name}: {', '.join(volumes) or 'none'}")
     if not flags.force:
-        if not sys.stdin or not sys.stdin.isatty():
+        if not can_ask():
             how = "FORCE=1 make destroy, or ./stack destroy --force"
             raise StackError(f"destroy deletes data and cannot ask here: {how}")
         if not ask(f"Delete all runs, logs and values of the stack {stack.name}?"):
@@ -38,6 +37,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     left = docker(*commands.volumes(stack.name)).split()
     if left:
         docker("volume", "rm", *left)
+    marks.end_upgrade(stack)
     if flags.images and images:
         docker("image", "rm", *images)
     say(f"{stack.name} is down, its data deleted" + (", its images removed" * flags.images))

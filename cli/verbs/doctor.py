@@ -50,7 +50,7 @@ def examine(stack: Stack) -> list[Finding]:
         found = _of(check, stack)
         if found:
             return found
-    for check in (*engine.CHECKS, *services.CHECKS):
+    for check in (files.upgrade, *engine.CHECKS, *services.CHECKS):
         found += _of(check, stack)
     silent = _of(services.answer, stack)
     if silent:

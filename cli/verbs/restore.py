@@ -44,6 +44,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         say("filling the stack")
         backup.fill(file, found)
         marks.end_restore(stack)
+        marks.end_upgrade(stack)
     rows = sum(count for count, _ in found["tables"].values())
     say(
         f"{stack.name} has the data of {found['stack']}: {rows} rows, every table and file compared"

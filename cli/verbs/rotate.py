@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from cli import commands, locks, marks
-from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack
 
@@ -20,8 +19,7 @@ def add(parser: ArgumentParser) -> None:
 def run(stack: Stack, flags: Namespace) -> None:
     """Raises StackError when not all have their new passwords: the same command repairs it."""
     del flags
-    if stack.services().get("postgres", {}).get("State") != "running":
-        raise StackError(f"the stack {stack.name} is not up: make up")
+    marks.refuse_down(stack, "postgres")
     with locks.alone(stack, "rotate"):
         marks.put(stack, marks.ROTATING)
         # It writes the files of all clients. Who connects now waits for what follows.

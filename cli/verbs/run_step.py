@@ -9,6 +9,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from cli import containers, runs
+from cli.output import can_ask
 from cli.stack import Stack, docker
 
 
@@ -30,7 +31,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     # The image has the others, PATH among them.
     added = set(made["Config"]["Env"]) - set(image["Config"]["Env"])
     variables = dict(entry.split("=", 1) for entry in added)
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = can_ask() and sys.stdout.isatty()
     command = containers.run_step(stack.name, made, variables, flags.step, terminal=terminal)
     done = subprocess.run(["docker", *command], env={**os.environ, **variables}, check=False)
     if done.returncode:

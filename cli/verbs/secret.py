@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 
 from cli import commands, containers, deploys, dotenv
 from cli.errors import StackError
-from cli.output import note, say
+from cli.output import can_ask, note, say
 from cli.stack import Stack, docker
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -65,9 +65,11 @@ def _read() -> bytes:
 
     Several lines, such as a private key, are stored as they are.
     """
-    if sys.stdin.isatty():
+    if can_ask():
         value = getpass.getpass("value: ").encode()
     else:
+        if not sys.stdin:
+            raise StackError("stdin is closed: the value is read from there")
         value = sys.stdin.buffer.read(MOST_BYTES + 1)
         if value.count(b"\n") < 2:
             value = value.removesuffix(b"\n").removesuffix(b"\r")

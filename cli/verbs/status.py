@@ -32,6 +32,8 @@ def run(stack: Stack, flags: Namespace) -> None:
     runs = len(stack.run_containers(running_only=True))
     is_up = any(state["State"] == "running" for state in states.values())
     problems = health.problems(stack) if is_up else [f"the stack {stack.name} is not up: make up"]
+    if upgrade := marks.unfinished_upgrade(stack):
+        problems = [f"upgrade: {upgrade}", *problems]
     if flags.json:
         parts = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
         result = {"stack": stack.name, "url": stack.ui_url, "parts": parts}

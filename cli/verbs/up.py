@@ -6,7 +6,7 @@ import subprocess
 import time
 from argparse import ArgumentParser, Namespace
 
-from cli import builds, checks, commands, health, history, outdated
+from cli import builds, checks, commands, health, history, marks, outdated
 from cli.errors import StackError
 from cli.output import note, say
 from cli.stack import ANY, LOCALHOST, Stack
@@ -42,6 +42,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         further = stack.compose(*commands.start(name), check=False)
         if further.returncode:
             failed[name] = "not started: " + _reason(stack, further.stderr, was_there, name)
+    marks.end_upgrade(stack)
     history.note_all(stack)
     outdated.remove_networks(stack)
     outdated.remove_images(stack)
@@ -52,9 +53,8 @@ def run(stack: Stack, flags: Namespace) -> None:
             f"warning: published on {address} without TLS: the network between a browser and this"
             " machine can read the password; set DOMAIN, or put a proxy with TLS in front"
         )
-    for volume in lost:
-        note(f"warning: {volume} was gone and is empty now (docs/how-to/back-up.md)")
-    for line in [*health.not_served(stack), *health.unset_variables(stack)]:
+    gone = [f"{volume} was gone and is empty now (docs/how-to/back-up.md)" for volume in lost]
+    for line in [*gone, *health.not_served(stack), *health.unset_variables(stack)]:
         note(f"warning: {line}")
     errors = [f"code location {name}: {why}" for name, why in failed.items()]
     if errors := [*errors, *health.location_errors(stack)]:

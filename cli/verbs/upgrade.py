@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from cli import reading, upgrades
+from cli import marks, reading, upgrades
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack
@@ -32,20 +32,27 @@ def run(stack: Stack, flags: Namespace) -> None:
     if flags.postgres:
         run_postgres(stack, flags)
         return
+    before = "." if flags.dagster else upgrades.git(stack, "rev-parse", "HEAD")[:12]
+    back = upgrades.interrupted(stack, before)
     if upgrades.git(stack, "status", "--porcelain", "--untracked-files=no"):
         raise StackError("there are changes without a commit: commit them first (git status)")
     if flags.revision:
         upgrades.git(stack, "rev-parse", "--verify", "--quiet", f"{flags.revision}^{{commit}}")
-    before = "." if flags.dagster else upgrades.git(stack, "rev-parse", "HEAD")[:12]
-    # By the version that runs: it can restore this file.
-    back = f"git checkout {before} && {' '.join(restore(stack, flags))}"
+    if back:
+        say("going on with an upgrade that was interrupted")
+    else:
+        # By the version that runs: it can restore this file.
+        back = f"git checkout {before} && {' '.join(restore(stack, flags))}"
+        marks.begin_upgrade(stack, back)
     say(f"to go back: {back}")
     try:
         if flags.dagster:
             upgrades.dagster(stack)
         else:
             upgrades.project(stack, flags.revision)
+        marks.end_upgrade(stack)
     except upgrades.NotReplaced:
+        marks.end_upgrade(stack)
         raise
     except StackError as error:
         raise StackError(f"{error}. To go back: {back}") from None

@@ -6,7 +6,7 @@ import subprocess
 from argparse import ArgumentParser, Namespace
 from tempfile import TemporaryDirectory
 
-from cli import locks
+from cli import locks, marks
 from cli.errors import StackError
 from cli.output import say
 from cli.stack import Stack
@@ -22,8 +22,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     Raises:
         StackError: The stack is not up, is being watched already, or Compose failed.
     """
-    if stack.services().get("code_location", {}).get("State") != "running":
-        raise StackError(f"the stack {stack.name} is not up: make up")
+    marks.refuse_down(stack, "code_location")
     # Compose notes its process here, leaves the note behind, and later takes whatever process has
     # that number for itself (docker/compose#11069): so each watch has a folder of its own.
     with locks.alone(stack, "watch"), TemporaryDirectory() as notes:

@@ -530,6 +530,31 @@ def test_an_upgrade_makes_a_backup_first_and_one_that_fails_can_be_taken_back(
     git(original, "checkout", "--quiet", "dagster.yaml")
 
 
+@pytest.mark.whole
+def test_an_upgrade_that_a_power_failure_ends_is_named_and_finished_by_the_next_one(
+    original, passphrase, revisions
+):
+    before, good, _ = revisions
+    assert original.verb("up").returncode == 0
+    mark = original.root / ".dagster" / f"{original.name}.upgrading"
+    words = "upgrade", "--revision", good
+    kill(original, mark.exists, *words, BACKUP_PASSPHRASE=str(passphrase))
+    original.compose("stop")
+    back = rf"go back: git checkout {before[:12]} && \./stack restore \S+ --replace"
+    named = rf"upgrade: one goes on, or was interrupted: .*{back}"
+    assert re.search(named, original.verb("status").stderr)
+    (finding, *_) = original.findings()
+    assert finding["part"] == "upgrade"
+    assert re.search(back, finding["remedy"])
+    # Without a backup: there is nothing to make one of.
+    done = original.verb(*words)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert re.search(back, done.stdout)
+    assert original.findings() == []
+    assert original.verb("status").returncode == 0
+    original.run("__ASSET_JOB", assets=["added"])
+
+
 @TIMES
 def test_an_upgrade_that_is_killed_is_finished_by_the_next_one(
     original, passphrase, revisions, times

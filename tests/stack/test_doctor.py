@@ -74,6 +74,7 @@ def test_nothing_is_said_of_a_healthy_stack(stack, finished_run, tmp_path):
     ("line", "said"),
     [
         ("HTP_PORT=3000", "did you mean HTTP_PORT"),
+        ("KEEP_RUNS=forever\nKEEP_RUNS=90d", ".env sets KEEP_RUNS twice"),
         ("KEEP_RUNS=soon", "KEEP_RUNS='soon' cannot be used"),
         ("PATH=/nowhere", ".env sets PATH"),
         ("COMPOSE_PROFILES=warehuose", "did you mean warehouse"),

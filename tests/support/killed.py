@@ -9,6 +9,7 @@ import time
 import pytest
 
 from support.cli import COMMAND
+from support.harness import wait_until
 
 TIMES = pytest.mark.parametrize(
     "times",
@@ -21,13 +22,19 @@ TIMES = pytest.mark.parametrize(
 
 
 def kill(stack, moment, *words, **settings):
-    """Runs a verb, and kills it and all that it has started after so many seconds."""
+    """Runs a verb, and kills it and all that it has started after so many seconds.
+
+    Instead of seconds, `moment` may be a condition to wait for.
+    """
     verb = subprocess.Popen(
         [*COMMAND, *words], cwd=stack.root, env={**stack.environment, **settings},
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    time.sleep(moment)
+    if callable(moment):
+        wait_until(moment, "the moment to kill it")
+    else:
+        time.sleep(moment)
     os.killpg(verb.pid, signal.SIGKILL)
     return verb.wait()
 
