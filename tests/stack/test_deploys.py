@@ -87,6 +87,13 @@ def image(stack):
     return stack.inspect(stack.container_of("code_location"))["Image"]
 
 
+def containers(stack):
+    """The containers of the services that run, by service."""
+    running = {n: one["ID"] for n, one in stack.services().items() if one["State"] == "running"}
+    assert {"edge", "webserver", "daemon", "code_location"} <= running.keys()
+    return running
+
+
 def version_of(stack, run):
     """What a run of `versioned` logged."""
     stack.finished(run)
@@ -341,6 +348,10 @@ def test_a_deploy_says_what_is_added_and_removed(deployed):
         assert f"  {name}, which is switched on, launches renamed instead of versioned" in said
     write(deployed, TRIGGERS)
     succeed(deployed, "deploy")
+    # Nothing of the stack has changed since, for Compose either.
+    before = containers(deployed)
+    succeed(deployed, "up")
+    assert containers(deployed) == before
 
 
 @TIMES
