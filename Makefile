@@ -154,7 +154,7 @@ bench-soak: ## Measure the memory of each service over 3,000 runs (half an hour)
 	@./stack up
 	@status=0; python3 bench/soak.py bench/results/long_soak.md --long || status=1; ./stack destroy --force --images; exit $$status
 
-bench-nodes: ## Measure waiting runs on a Kubernetes cluster of one to three nodes (a quarter of an hour; the first time, Kubernetes is built).
+bench-nodes: ## Measure waiting runs on a Kubernetes cluster of one to three nodes, and a hundred at once (half an hour; the first time, Kubernetes is built).
 	@machine/setup.sh tests
 	@.venv/bin/python bench/nodes.py bench/results/nodes.md
 
