@@ -91,7 +91,9 @@ def refuse_down(stack: Stack, service: str) -> None:
 
 def begin_upgrade(stack: Stack, back: str) -> None:
     """Marks a stack before anything is replaced, with the command that goes back."""
-    _upgrading(stack).write_text(back)
+    file = _upgrading(stack)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(back)
 
 
 def way_back(stack: Stack) -> str:
@@ -113,6 +115,4 @@ def unfinished_upgrade(stack: Stack) -> str:
 
 
 def _upgrading(stack: Stack) -> Path:
-    folder = stack.root / ".dagster"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{stack.name}.upgrading"
+    return stack.root / ".dagster" / f"{stack.name}.upgrading"

@@ -28,10 +28,16 @@ def interrupted(stack: Stack, before: str) -> str:
 
     Args:
         stack: The stack.
-        before: What is checked out; of an upgrade of Dagster alone, a dot.
+        before: What is checked out; for an upgrade of Dagster alone, a dot.
+
+    Raises:
+        StackError: The one that was interrupted is of the other kind.
     """
     back = marks.way_back(stack)
-    if back.startswith(marks.OF_DAGSTER) and git(stack, "diff", "--name-only", "HEAD"):
+    is_of_dagster = back.startswith(marks.OF_DAGSTER)
+    if back and is_of_dagster != (before == "."):
+        raise StackError(marks.unfinished_upgrade(stack))
+    if is_of_dagster and git(stack, "diff", "--name-only", "HEAD"):
         git(stack, "checkout", "--quiet", ".")
         return back
     is_up = stack.services().get("postgres", {}).get("State") == "running"

@@ -48,8 +48,8 @@ def main() -> None:
         capture_interrupts(),
         DagsterInstance.get() as instance,
     ):
-        # Data migrations and purges of ticks can take longer than the web server's 15 s.
         be_the_only_daemon(instance)
+        # Data migrations and purges of ticks can take longer than the web server's 15 s.
         keep_connections(instance, NO_STATEMENT_TIMEOUT)
         listen_to_calls(instance)
         keep_house(instance)

@@ -101,6 +101,13 @@ def _locked(url: str) -> Any:  # noqa: ANN401 # as above
 
 def _watch(url: str, holder: Any, reaches: Callable[[], bool]) -> None:  # noqa: ANN401 # as above
     """Ends the process when it cannot work, or when another daemon may."""
+    try:
+        _hold(url, holder, reaches)
+    except Exception as error:  # without this thread, nobody would notice another daemon
+        _end(f"this one ends: {error}")
+
+
+def _hold(url: str, holder: Any, reaches: Callable[[], bool]) -> NoReturn:  # noqa: ANN401 # as above
     reached = time.monotonic()
     while True:
         try:

@@ -56,3 +56,11 @@ def test_a_daemon_asks_for_the_lock_once_it_reaches_its_engine(monkeypatch):
     monkeypatch.setattr(only_daemon, "AGAIN_SECONDS", 0)
     monkeypatch.setattr(only_daemon, "_locked", lambda url: next(answers, "locked"))
     assert only_daemon._wait_for_lock("", lambda: next(answers)) == "locked"
+
+
+def test_a_daemon_whose_watch_fails_in_another_way_ends(ending, connection):
+    def reaches():
+        raise ValueError
+
+    with pytest.raises(Ended):
+        only_daemon._watch("", connection, reaches)
