@@ -4,11 +4,11 @@ The gap: outside the web server Dagster opens a new connection for every query (
 queue poll each second that is six connections a second when idle, half of the stack's CPU time
 (docs/decisions/0004-our-own-daemon-entry-point.md has the measurement). The web server keeps its
 connections with `optimize_for_webserver`, and so does this module. It adds to launches
-(launcher/images.py), to the queue (calls.py, waiting.py), to the scheduler (lost_ticks.py), to
-the run monitoring (monitoring.py) and to the retries (retries.py), has two threads more
-(housekeeping.py, launcher/warm.py), and works only while no other daemon does (only_daemon.py).
-Apart from that, it does what the command does. It could be deleted if `dagster-daemon run` had
-the web server's option `--db-pool-recycle`.
+(launcher/images.py), to the queue (calls.py, waiting.py), to schedules and sensors (lost_ticks.py,
+switched_off.py), to the run monitoring (monitoring.py) and to the retries (retries.py), has two
+threads more (housekeeping.py, launcher/warm.py), and works only while no other daemon does
+(only_daemon.py). Apart from that, it does what the command does. It could be deleted if
+`dagster-daemon run` had the web server's option `--db-pool-recycle`.
 """
 
 import contextlib
@@ -31,6 +31,7 @@ from control_plane.lost_ticks import launch_lost_ticks
 from control_plane.monitoring import watch_containers
 from control_plane.only_daemon import be_the_only_daemon
 from control_plane.retries import retry_until_launched
+from control_plane.switched_off import leave_off_what_is_off
 from control_plane.waiting import tell_waiting_runs
 from control_plane.workspace import name_code_location, workspace_files
 
@@ -41,6 +42,7 @@ def main() -> None:
     note_images()
     tell_waiting_runs()
     launch_lost_ticks()
+    leave_off_what_is_off()
     watch_containers()
     retry_until_launched()
     with (

@@ -27,17 +27,10 @@ def switched_on(stack, kind, name, location="code_location"):
         yield
     finally:
         stop = "stopRunningSchedule" if kind == "Schedule" else "stopSensor"
-
-        def stopped():
-            stack.graphql(
-                f"mutation Off($id: String!) {{ {stop}(id: $id) {{ __typename }} }}", id=state["id"]
-            )
-            return instigator(stack, kind, name, location)["status"] == "STOPPED"
-
-        # In its first iteration, and then hourly, Dagster's scheduler writes the state that it
-        # read when the iteration began (_write_and_get_next_checkpoint_timestamp). A stop in
-        # between is undone.
-        wait_until(stopped, f"{name} to be off")
+        stack.graphql(
+            f"mutation Off($id: String!) {{ {stop}(id: $id) {{ __typename }} }}", id=state["id"]
+        )
+        assert instigator(stack, kind, name, location)["status"] == "STOPPED"
 
 
 def instigator(stack, kind, name, location="code_location"):
