@@ -153,7 +153,8 @@ def move(cluster, node, *names):
     cluster.kubectl("cordon", *others)
     for name in names:
         cluster.kubectl("delete", "pod", *cluster.own, f"--selector={NAME}={name}")
-        cluster.kubectl("rollout", "status", *cluster.own, f"deployment/{name}", "--timeout=180s")
+        part = f"{'statefulset' if name == 'postgres' else 'deployment'}/{name}"
+        cluster.kubectl("rollout", "status", *cluster.own, part, "--timeout=180s")
     cluster.kubectl("uncordon", *others)
     reach(cluster)
     assert all(where(cluster, name) == [node] for name in names)
@@ -576,6 +577,33 @@ def test_what_a_lost_node_had_of_the_control_plane_begins_elsewhere(cluster):
         assert stack.run(ONE_OP, seconds=180, tags=on_node("node1"))
         assert stack.status_of(run) == "STARTED"
         stack.terminate(run)
+    finally:
+        docker("start", cluster.node(2))
+    wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
+
+
+def test_a_lost_node_with_the_database_is_deleted_and_nothing_is_lost(cluster):
+    """With a volume that another node can mount."""
+    stack = cluster.stack
+    move(cluster, LOST, "postgres")
+    ended_run = stack.run(ONE_OP, seconds=180)
+    run = stack.launch("hang", tags=on_node("node1"))
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    docker("kill", cluster.node(2))
+    try:
+        wait_until(lambda: cluster.ready() == 2, "the node to be missed", 90)
+        done = stack.verb("cluster-status")
+        assert done.returncode == 1
+        assert "postgres" in done.stdout + done.stderr
+        cluster.kubectl("delete", "node", LOST)
+        elsewhere = ["node0"], ["node1"]
+        wait_until(lambda: where(cluster, "postgres") in elsewhere, "the database", 180)
+        reach(cluster)
+        assert stack.status_of(ended_run) == "SUCCESS"
+        assert stack.run(ONE_OP, seconds=240, tags=on_node("node1"))
+        assert stack.status_of(run) == "STARTED"
+        stack.terminate(run)
+        assert stack.finished(run) == "CANCELED"
     finally:
         docker("start", cluster.node(2))
     wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)

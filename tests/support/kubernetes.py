@@ -69,6 +69,7 @@ class Cluster:
         self.forwarding = None
         label = f"--label={PROJECT}={self.name}"
         docker("network", "create", label, f"--subnet={self.network}.0/26", self.name)
+        docker("volume", "create", label, self.name)
         keys = f"--volume={self.keys}:/keys"
         image = self.images["node"]
         script = "--entrypoint=/opt/kubernetes/keys.sh"
@@ -79,6 +80,7 @@ class Cluster:
                 "--cgroupns=private", f"--hostname=node{number}", f"--network={self.name}",
                 f"--ip={self.network}.1{number}", f"{keys}:ro", "--tmpfs=/run", "--tmpfs=/tmp",
                 *(f"--volume=/var/lib/{one}" for one in ("containerd", "kubelet", "etcd")),
+                f"--volume={self.name}:/var/lib/volume",
                 image, self.network, str(number), str(NODES),
             )  # fmt: skip
         folder = stack.root / "bin"
@@ -89,7 +91,6 @@ class Cluster:
             "KUBECONFIG": str(self.keys / "admin.conf"),
         }
         wait_until(lambda: self.ready() == NODES, "the nodes")
-        docker("exec", self.node(0), "mkdir", "-p", "/var/lib/volume")
         docker("tag", self.images["pause"], "test/pause:1")
         saved = subprocess.run(["docker", "save", "test/pause:1"], capture_output=True, check=True)
         self.import_images(saved.stdout)
@@ -220,6 +221,7 @@ class Cluster:
             docker("rm", "--force", "--volumes", self.node(number))
         docker("rm", "--force", "--volumes", f"{self.name}-store", f"{self.name}-registry")
         docker("network", "rm", self.name)
+        docker("volume", "rm", self.name)
         shutil.rmtree(Path(self.keys))
 
 
