@@ -119,10 +119,10 @@ test-chaos: .venv/made ## Inject at least 300 faults into one stack, and fill it
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -s -m chaos
 
-test-cluster: .venv/made ## Run the stack on a Kubernetes cluster of three nodes on this machine (the first time, Kubernetes is built: ten minutes more).
+test-cluster: .venv/made ## Run the stack on a Kubernetes cluster of three nodes on this machine (the first time, Kubernetes is built: ten minutes more). SHORT=1 loses no nodes.
 	@machine/setup.sh tests
 	@PYTHONPATH=tests .venv/bin/python -m support.kubernetes
-	@.venv/bin/python -m pytest -m cluster
+	@.venv/bin/python -m pytest -m "$(if $(SHORT),short,cluster)"
 
 screenshots: .venv/made ## Take the pictures in docs/images/ from the running stack, after `make demo`.
 	@machine/setup.sh tests

@@ -171,6 +171,7 @@ def where(cluster, name):
     return nodes
 
 
+@pytest.mark.short
 def test_the_stack_is_healthy_and_status_says_where_each_part_is(cluster):
     done = cluster.stack.verb("cluster-status")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{cluster.diagnosis()}"
@@ -178,6 +179,7 @@ def test_the_stack_is_healthy_and_status_says_where_each_part_is(cluster):
     assert done.stdout.rstrip().endswith("All well.")
 
 
+@pytest.mark.short
 def test_history_passwords_and_secrets_came_from_one_machine_which_starts_the_stack_no_more(
     cluster, before
 ):
@@ -208,6 +210,7 @@ def test_a_backup_of_the_cluster_is_that_of_a_stack(cluster):
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
+@pytest.mark.short
 def test_the_demonstration_jobs_run_and_their_outputs_and_logs_outlive_their_pods(cluster):
     stack = cluster.stack
     runs = {job: stack.launch(job) for job in ("process_numbers", "process_numbers_asset")}
@@ -259,6 +262,7 @@ def test_a_run_that_needs_too_much_memory_says_so(cluster):
     assert "memory" in stack.said_of(run), stack.said_of(run)
 
 
+@pytest.mark.short
 def test_a_run_ends_when_it_is_terminated(cluster):
     stack = cluster.stack
     run = stack.launch("hang")
@@ -268,6 +272,7 @@ def test_a_run_ends_when_it_is_terminated(cluster):
     wait_until(lambda: pod_of(cluster, run) is None, "the pod to be gone")
 
 
+@pytest.mark.short
 def test_a_pod_reaches_what_the_networks_of_compose_let_it_reach_and_nothing_else(cluster):
     services = ("postgres:5432", "webserver.ui:3000", "sign_in:8000", "code_location:4000")
     api = "10.96.0.1:443"
@@ -449,12 +454,14 @@ def create(cluster, made, account="daemon"):
     return cluster.kubectl(*words, given=json.dumps(made), check=False)
 
 
+@pytest.mark.short
 def test_the_daemon_may_create_the_job_of_a_run(cluster, job):
     assert "job.batch/copy created" in create(cluster, job)
     assert "cannot create resource" in create(cluster, job, "webserver")
     assert "cannot create resource" in create(cluster, job, "runs")
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_forged_run_gets_nothing_that_dagster_yaml_does_not_give(cluster, job, attack):
     path, value = ATTACKS[attack]
@@ -495,6 +502,7 @@ def test_a_run_may_choose_nodes_and_request_less(cluster, job):
     assert "job.batch/copy created" in create(cluster, chosen)
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("account", ["daemon", "webserver"])
 def test_an_account_of_the_stack_deletes_only_runs(cluster, job, account):
     """A stolen token would end the stack otherwise."""
@@ -512,6 +520,7 @@ def test_an_account_of_the_stack_deletes_only_runs(cluster, job, account):
         assert "refused: only runs are deleted" in said, said
 
 
+@pytest.mark.short
 def test_the_api_server_finds_no_fault_in_the_policies(cluster):
     """It compares expressions with the types of what they are for, and notes what does not fit."""
     words = "get", "validatingadmissionpolicies", "--output=json"
@@ -525,6 +534,7 @@ def test_the_api_server_finds_no_fault_in_the_policies(cluster):
         assert not one["status"].get("typeChecking", {}).get("expressionWarnings")
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("account", ["daemon", "webserver", "runs", "default"])
 def test_an_account_of_the_stack_can_do_nothing_else_on_the_cluster(cluster, account):
     user = f"--as=system:serviceaccount:{cluster.name}:{account}"
