@@ -115,7 +115,7 @@ test-release: .venv/made ## Run what a release needs: bare Debian 13 machines, a
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m release
 
-test-chaos: .venv/made ## Inject at least 300 faults into one stack, and fill its disks (half an hour; writes bench/results/chaos.md). With TEST_ENGINE_MAY_BE_KILLED=1 also end the engine.
+test-chaos: .venv/made ## Inject at least 300 faults into one stack, and fill its disks (an hour; writes bench/results/chaos.md). With TEST_ENGINE_MAY_BE_KILLED=1 also end the engine.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -s -m chaos
 
