@@ -82,7 +82,11 @@ def _environment(stack: Stack) -> dict[str, str]:
 def _build(stack: Stack, environment: dict[str, str], services: list[str]) -> None:
     command = stack.command("build", *services)
     if sys.stderr.isatty():
-        status = subprocess.run(command, cwd=stack.root, env=environment, check=False).returncode
+        # stdout may be the file of `cluster-images`.
+        done = subprocess.run(
+            command, cwd=stack.root, env=environment, stdout=sys.stderr, check=False
+        )
+        status = done.returncode
     else:
         status = _build_without_terminal(command, stack.root, environment)
     if status:

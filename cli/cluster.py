@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cli import builds, commands, store
+from cli import builds, commands, marks, store
 from cli.cluster_client import PodClient
 from cli.errors import StackError
 from cli.kubectl import Kubectl
@@ -48,11 +48,11 @@ class Cluster(Kubectl):
     @property
     def note(self) -> Path:
         """The file that says which cluster has the stack."""
-        return self.stack.root / ".dagster" / f"{self.name}.cluster"
+        return marks.cluster_of(self.stack)
 
     def refuse_other(self) -> None:
         """Raises StackError for another cluster than before, or a namespace of somebody else."""
-        if self.note.is_file() and self.note.read_text() != self.identity:
+        if self.note.is_file() and self.note.read_text().split()[:1] != [self.identity]:
             raise StackError(
                 f"{self.server} is another cluster than the one that has {self.name}: see"
                 f" CLUSTER_CONTEXT, or delete {self.note} if it moved there"
@@ -176,7 +176,11 @@ class Cluster(Kubectl):
         known = {name.replace("_", "-"): name for name in self.config["services"]}
         return [known[one["metadata"]["name"]] for one in objects if one["kind"] == "Service"]
 
-    def remember(self) -> None:
-        """From now on, `refuse_other` refuses other clusters."""
+    def remember(self, state: str) -> None:
+        """From now on, `refuse_other` refuses other clusters.
+
+        Args:
+            state: marks.UP or marks.DOWN. While it is up there, `restore` is refused here.
+        """
         self.note.parent.mkdir(exist_ok=True)
-        self.note.write_text(self.identity)
+        self.note.write_text(f"{self.identity} {state}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli import cluster_secrets, reading
+from cli import cluster_secrets, marks, reading
 from cli.backups import RESTORE, Backups
 from cli.cluster import Cluster
 from cli.errors import StackError
@@ -28,8 +28,9 @@ HAS_HISTORY = (
 )
 PORT = 5432
 LISTENS = re.compile(r"127\.0\.0\.1:(\d+) ->")
-# The ConfigMap that says so while a history is on its way, and the claim of the database.
-ARRIVAL, CLAIM = "arrival", "postgres-data-postgres-0"
+# The ConfigMaps that say so while a history is on its way, and after its last backup.
+ARRIVAL, MOVED = "arrival", "moved"
+CLAIM = "postgres-data-postgres-0"
 # What is in the bucket, if all was moved there.
 IN_STORE = "io-storage", "compute-logs"
 # For files with passwords.
@@ -136,7 +137,19 @@ def to_bring(cluster: Cluster, flags: Namespace) -> History | None:
         StackError: The backup is refused, or the cluster has a history, or half of one. No data
             was touched.
     """
-    arrival = _arrival(cluster)
+    arrival, moved = _arrival(cluster), _noted(cluster, MOVED)
+    if moved and not flags.anyway:
+        raise StackError(
+            f"the stack may have moved on, with its last backup {moved['file']}, and two daemons"
+            " would launch each run twice: --anyway, if it works nowhere else"
+        )
+    here = cluster.stack.services().get("daemon", {}).get("State") == "running"
+    begins_there = flags.restore or not (flags.fresh or marks.is_up_on_cluster(cluster.stack))
+    if here and begins_there and not flags.anyway:
+        raise StackError(
+            f"{cluster.name} is up on this machine, and two daemons would launch each run twice:"
+            " ./stack backup --last makes the last backup"
+        )
     if not flags.restore:
         if arrival and "restored" not in arrival:
             raise StackError(
@@ -162,15 +175,24 @@ def to_bring(cluster: Cluster, flags: Namespace) -> History | None:
 
 def settle(cluster: Cluster) -> None:
     """The history has arrived, and further runs are added to it."""
-    cluster.kubectl("delete", f"configmap/{ARRIVAL}", "--ignore-not-found")
+    cluster.kubectl("delete", "configmap", ARRIVAL, MOVED, "--ignore-not-found")
+
+
+def note_moved(cluster: Cluster, file: Path) -> None:
+    """Notes the last backup: from now on `to_bring` refuses a start."""
+    _note(cluster, {"file": file.name}, MOVED)
 
 
 def _arrival(cluster: Cluster) -> dict[str, str]:
-    found: dict[str, Any] = cluster.get("configmap", ARRIVAL) or {}
+    return _noted(cluster, ARRIVAL)
+
+
+def _noted(cluster: Cluster, name: str) -> dict[str, str]:
+    found: dict[str, Any] = cluster.get("configmap", name) or {}
     return found.get("data") or {}
 
 
-def _note(cluster: Cluster, data: dict[str, str]) -> None:
-    metadata = {"name": ARRIVAL, "namespace": cluster.name}
+def _note(cluster: Cluster, data: dict[str, str], name: str = ARRIVAL) -> None:
+    metadata = {"name": name, "namespace": cluster.name}
     made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
     cluster.apply([made])

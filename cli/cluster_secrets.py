@@ -29,10 +29,15 @@ def put_all(cluster: Cluster) -> None:
         text = kept["passwords.sql"].decode()
         passwords = dict(re.findall(r"ROLE dagster_(\w+) PASSWORD '(.*)';", text))
     elif cluster.get("persistentvolumeclaim", "postgres-data-postgres-0"):
-        raise StackError(
-            "the database is there, and the Secret postgres-credentials with its passwords is gone"
-            " (docs/how-to/move-to-a-cluster.md#the-passwords-of-the-database-are-gone)"
-        )
+        clients = {role: cluster.secret(f"{role}-credentials").get("pgpass") for role in ROLES}
+        passwords = {
+            r: one.decode().strip().rpartition(":")[2] for r, one in clients.items() if one
+        }
+        if len(passwords) < len(ROLES):
+            raise StackError(
+                "the database is there, and its passwords are gone: neither the Secret"
+                f" {CREDENTIALS} nor those of all clients are there (ROLE-credentials)"
+            )
     else:
         passwords = {role: secrets.token_urlsafe(32) for role in ROLES}
     pgpass = {role: f"*:*:*:dagster_{role}:{passwords[role]}\n" for role in ROLES}

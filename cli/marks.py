@@ -6,6 +6,7 @@ That of an upgrade is a file in the checkout, which it changes, with the command
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from cli import commands
@@ -17,6 +18,8 @@ RESTORING, ROTATING = "restoring", "rotating"
 VOLUME, FILE = "postgres-credentials", "/run/postgres-credentials/restoring"
 # The same for a stack that has moved to a cluster: two daemons would launch each tick twice.
 MOVED = "/run/postgres-credentials/moved"
+# Of a stack on a cluster, in the file that says which one has it.
+UP, DOWN = "up", "down"
 # How the way back from an upgrade of Dagster alone begins: it changes files of the checkout.
 OF_DAGSTER = "git checkout . "
 
@@ -58,14 +61,18 @@ def put_moved(stack: Stack) -> None:
     stack.compose(*commands.prepare("touch", MOVED))
 
 
-def empty(stack: Stack, volumes: list[str] | None = None) -> None:
+def empty(
+    stack: Stack, volumes: list[str] | None = None, *, except_for: Collection[str] = ()
+) -> None:
     """Deletes the volumes of a stack that is down, but not the marks of its restore.
 
     Args:
         stack: The stack.
         volumes: Only these, and the database, by their names in Compose. By default all.
+        except_for: Not these, by their names in Compose.
     """
-    kept = {name(stack, RESTORING), stack.config["volumes"][VOLUME]["name"]}
+    kept = {name(stack, one) for one in [RESTORING, *except_for]}
+    kept.add(stack.config["volumes"][VOLUME]["name"])
     chosen = None if volumes is None else {name(stack, one) for one in [*volumes, "postgres-data"]}
     there = sorted(set(docker(*commands.volumes(stack.name)).split()) - kept)
     there = [one for one in there if chosen is None or one in chosen]
@@ -87,6 +94,26 @@ def refuse_down(stack: Stack, service: str) -> None:
     refuse_half_restored(stack)
     if stack.services().get(service, {}).get("State") != "running":
         raise StackError(f"the stack {stack.name} is not up: make up")
+
+
+def cluster_of(stack: Stack) -> Path:
+    """The file that says which cluster has a stack, and whether it is up there."""
+    return stack.root / ".dagster" / f"{stack.name}.cluster"
+
+
+def is_up_on_cluster(stack: Stack) -> bool:
+    """Whether a stack was started on a cluster from this checkout, and not stopped there."""
+    file = cluster_of(stack)
+    return file.is_file() and not file.read_text().endswith(DOWN)
+
+
+def refuse_on_cluster(stack: Stack) -> None:
+    """Raises StackError while a cluster has the daemon: two would launch each run twice."""
+    if is_up_on_cluster(stack):
+        raise StackError(
+            f"{stack.name} is up on a cluster: first ./stack cluster-backup --last, or ./stack"
+            f" cluster-down; or delete {cluster_of(stack)}, if there is no such cluster any more"
+        )
 
 
 def begin_upgrade(stack: Stack, back: str) -> None:

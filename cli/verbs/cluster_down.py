@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from cli import locks, marks
 from cli.cluster import PART_OF, Cluster
 from cli.errors import StackError
 from cli.output import ask, can_ask, say
@@ -30,10 +31,12 @@ def run(stack: Stack, flags: Namespace) -> None:
             )
         if not ask(f"Delete all runs and passwords of {cluster.name} at {cluster.server}?"):
             raise StackError("nothing was deleted")
-    stop(cluster)
-    if flags.destroy:
-        cluster.kubectl("delete", RULES, f"--selector={PART_OF}={cluster.name}")
-        cluster.kubectl("delete", f"namespace/{cluster.name}", "--wait")
+    with locks.alone(stack, "cluster-up"):
+        stop(cluster)
+        if flags.destroy:
+            cluster.kubectl("delete", RULES, f"--selector={PART_OF}={cluster.name}")
+            cluster.kubectl("delete", f"namespace/{cluster.name}", "--wait")
+            cluster.note.unlink(missing_ok=True)
     say(f"{cluster.name} is down, its data " + ("deleted" if flags.destroy else "kept"))
 
 
@@ -43,3 +46,4 @@ def stop(cluster: Cluster) -> None:
     # A run that is stopped is launched again.
     own = f"--selector={PART_OF}={cluster.name}"
     cluster.kubectl("delete", WORKLOADS, own, "--wait", "--cascade=foreground")
+    cluster.remember(marks.DOWN)

@@ -31,7 +31,9 @@ def run(stack: Stack, flags: Namespace) -> None:
         name, wanted = one["metadata"]["name"], one["spec"]["replicas"]
         ready = one["status"].get("readyReplicas", 0)
         rows.append([name, f"{ready}/{wanted}", ", ".join(sorted(_nodes(pods, name)))])
-        if ready < wanted:
+        if not wanted:
+            problems.append(f"{name}: stopped: make cluster-up")
+        elif ready < wanted:
             problems.append(f"{name}: {rollouts.reason(cluster, name) or 'not ready'}")
     runs = [pod for pod in pods if pod["metadata"]["labels"].get("job-name") != "migrate"
             and "job-name" in pod["metadata"]["labels"]]  # fmt: skip

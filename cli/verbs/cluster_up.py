@@ -10,6 +10,7 @@ from cli import (
     cluster_history,
     cluster_secrets,
     locks,
+    marks,
     reading,
     rollouts,
 )
@@ -47,7 +48,7 @@ def run(stack: Stack, flags: Namespace) -> None:
             return
         history = cluster_history.to_bring(cluster, flags)
         cluster.apply(base)
-        cluster.remember()
+        cluster.remember(marks.UP)
         if history:
             history.begin()
         cluster_secrets.put_all(cluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from cli import backups, commands, locks, marks, reading, settings
 from cli.errors import StackError
@@ -24,6 +25,7 @@ def run(stack: Stack, flags: Namespace) -> None:
     file = reading.file_of(flags)
     if subprocess.run(["machine/setup.sh"], cwd=stack.root, check=False).returncode:
         raise StackError("this machine is not ready: the reason is above")
+    marks.refuse_on_cluster(stack)
     with locks.alone(stack, "backup"):
         begun = marks.is_set(stack, marks.RESTORING)
         if not begun and not flags.replace:
@@ -39,8 +41,7 @@ def run(stack: Stack, flags: Namespace) -> None:
         marks.begin_restore(stack)
         if begun or flags.replace:
             say("deleting the data that is there")
-            # That of a cluster has no files of `data/`, for example: those that are there stay.
-            delete(stack, found["volumes"] if found.get("cluster") else None)
+            delete(stack, found)
         say("filling the stack")
         backup.fill(file, found)
         marks.end_restore(stack)
@@ -55,18 +56,16 @@ def run(stack: Stack, flags: Namespace) -> None:
     up.run(stack, Namespace())
 
 
-def delete(stack: Stack, volumes: list[str] | None = None) -> None:
-    """Stops the stack, and deletes its data, but no mark, as `down --volumes` would.
-
-    Args:
-        stack: The stack.
-        volumes: The volumes to delete beside the database. By default all.
-    """
+def delete(stack: Stack, found: dict[str, Any]) -> None:
+    """Stops the stack, and deletes what a backup with this manifest replaces, but no mark."""
+    # One of a cluster has no files of `data/`, for example, and one without encryption no secrets.
     down.stop_runs(stack)
     # And volumes without a name.
     stack.with_all_profiles.compose("rm", "--stop", "--force", "--volumes")
     stack.with_all_profiles.compose(*commands.down())
-    marks.empty(stack, volumes)
+    there = stack.with_all_profiles.config["volumes"]
+    secrets = {one for one in there if one.endswith("-settings")} - set(found["volumes"])
+    marks.empty(stack, found["volumes"] if found.get("cluster") else None, except_for=secrets)
 
 
 def refuse_data(stack: Stack) -> None:

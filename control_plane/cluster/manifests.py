@@ -70,7 +70,7 @@ def phases(stack: Stack) -> dict[str, list[Object]]:
     if not stack.addresses:
         return {"base": base}
     deployed = {name: _workload(stack, name) for name in stack.services}
-    rest = [n for n in deployed if n != "postgres" and n not in stack.locations]
+    rest = [n for n in deployed if n not in ("postgres", "daemon", *stack.locations)]
     names = object_of(stack, "ConfigMap", "names", data={"hosts": hosts_file(stack)})
     return {
         "base": [
@@ -82,6 +82,8 @@ def phases(stack: Stack) -> dict[str, list[Object]]:
         "migration": [_migration(stack)],
         "code": [deployed[name] for name in stack.locations],
         "control plane": [deployed[name] for name in rest],
+        # Last: if anything before it fails, nothing launches runs.
+        "daemon": [deployed["daemon"]],
     }
 
 

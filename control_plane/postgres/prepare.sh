@@ -19,9 +19,9 @@ if [ -e "$SERVER_DIR/restoring" ] && [ "${1:-}" != restore ]; then
     exit 1
 fi
 
-# `./stack cluster-up --move` sets this one.
+# `./stack backup --last` sets this one.
 if [ -e "$SERVER_DIR/moved" ] && [ "${1:-}" != restore ]; then
-    echo "prepare: refused, nothing was touched: this stack has moved to a cluster, and two daemons would launch each run twice. To have it here again: ./stack cluster-backup, ./stack cluster-down, then ./stack restore FILE --replace" >&2
+    echo "prepare: refused, nothing was touched: this stack has moved to a cluster, and two daemons would launch each run twice. To have it here again: ./stack cluster-backup --last, then ./stack restore FILE --replace" >&2
     exit 1
 fi
 

@@ -1,14 +1,18 @@
 """The stack on a real Kubernetes cluster of three nodes, from the same images and files."""
 
+import base64
 import copy
 import json
+import os
 import re
+import signal
 import subprocess
 from dataclasses import dataclass
 
 import pytest
 import yaml
 
+from support import ROOT
 from support.cli import COMMAND, FINAL, docker
 from support.harness import wait_until
 from support.kubernetes import Cluster
@@ -199,6 +203,45 @@ def test_history_passwords_and_secrets_came_from_one_machine_which_starts_the_st
     stack.verb("down")
     done = stack.verb("cluster-up", "--restore", there.file)
     assert "the stack on the cluster has a history of its own" in done.stderr, done.stderr
+    # Two daemons would do the same work.
+    done = stack.verb("restore", there.file, "--replace")
+    assert "is up on a cluster: first ./stack cluster-backup --last" in done.stderr, done.stderr
+
+
+def test_a_secret_for_code_is_set_as_the_docs_say(cluster):
+    page = (ROOT / "docs/how-to/move-to-a-cluster.md").read_text()
+    (words,) = re.findall(r"(?m)^    (printf .*\\\n.*)$", page)
+    file = cluster.stack.root / "secret"
+    file.write_text("two\nlines\n")
+    for name, value in (("NAME", "other"), ("FILE", str(file)), ("=dagster", f"={cluster.name}")):
+        assert name in words
+        words = words.replace(name, value)
+    subprocess.run(["sh", "-c", words], env=cluster.stack.environment, check=True)
+    secret = "get", "secret", "code-location-secrets", *cluster.own, "--output=json"
+    data = json.loads(cluster.kubectl(*secret))["data"]
+    assert set(data) == {"token", "other"}
+    assert base64.b64decode(data["other"]) == file.read_bytes()
+
+
+def test_a_last_backup_that_is_interrupted_leaves_the_stack_up(cluster):
+    stack = cluster.stack
+    run = stack.launch("hang")
+    wait_until(lambda: stack.status_of(run) == "STARTED", "the start")
+    said = stack.root / "last.log"
+    with said.open("w") as log, subprocess.Popen(
+        [*COMMAND, "cluster-backup", "--last"], cwd=stack.root, env=stack.environment,
+        stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as going:  # fmt: skip
+        wait_until(lambda: "waiting for 1 runs" in said.read_text(), "it to wait", 120)
+        done = stack.verb("cluster-up")
+        assert "another cluster-up" in done.stderr, done.stderr
+        os.killpg(going.pid, signal.SIGINT)
+        assert going.wait(120) != 0
+    assert "starting again what was stopped" in said.read_text()
+    wait_until(lambda: where(cluster, "daemon"), "the daemon", 180)
+    assert stack.status_of(run) == "STARTED"
+    stack.terminate(run)
+    assert stack.finished(run) == "CANCELED"
 
 
 def test_a_backup_of_the_cluster_is_that_of_a_stack(cluster):
@@ -759,7 +802,11 @@ def test_after_the_last_backup_the_cluster_is_down_and_up_again_keeps_the_histor
     namespace = f"--namespace={cluster.name}"
     wait_until(lambda: not cluster.kubectl("get", "pods", namespace, "--output=name"), "no pod")
     assert "is not on this cluster" in stack.verb("cluster-status").stderr
-    up_again(cluster)
+    done = stack.verb("cluster-up")
+    assert "the stack may have moved on, with its last backup" in done.stderr, done.stderr
+    # Those of the clients have its passwords, too.
+    cluster.kubectl("delete", "secret", "postgres-credentials", *cluster.own)
+    up_again(cluster, "--anyway")
     wait_until(lambda: answers(stack), "the web UI")
     # Also the password is the same.
     assert stack.status_of(run) == "SUCCESS"

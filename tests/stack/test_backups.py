@@ -113,13 +113,17 @@ def test_a_restored_stack_of_another_name_has_all_that_the_backup_has(
 
 
 @pytest.mark.whole
-def test_what_is_there_is_replaced_if_that_is_asked_for(original, backup, passphrase, new_stack):
+def test_what_is_there_is_replaced_if_that_is_asked_for_but_no_secret_that_the_file_has_not(
+    original, plain, new_stack
+):
     copy = new_stack("replaced")
     assert copy.verb("up").returncode == 0
     later = copy.run("process_numbers")
-    words = "restore", str(backup), "--passphrase", str(passphrase), "--replace"
-    done = copy.verb(*words)
+    keep_secret(copy, b"of the copy")
+    done = copy.verb("restore", str(plain), "--replace")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    file = "/run/dagster-settings/secrets/kept"
+    assert copy.compose("exec", "--no-TTY", "code_location", "cat", file).stdout == "of the copy"
     for cached in ("client", "password"):  # of before
         copy.__dict__.pop(cached, None)
     assert copy.events(original.asset_run) == original.events(original.asset_run)
@@ -451,11 +455,7 @@ def test_a_backup_for_a_key_can_be_read_with_the_private_key_only(original, back
 
 @pytest.mark.whole
 def test_secrets_are_in_an_encrypted_backup_only(original, plain, passphrase, tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "secret", "kept"], cwd=original.root, env=original.environment,
-        input=b"a secret of the backups test", capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    keep_secret(original, b"a secret of the backups test")
     clear = write(original)
     encrypted = write(original, BACKUP_PASSPHRASE=str(passphrase))
     name = "volumes/code_location-settings/secrets/kept"
@@ -463,6 +463,15 @@ def test_secrets_are_in_an_encrypted_backup_only(original, plain, passphrase, tm
         assert name not in files.getnames()
     with tarfile.open(decrypted(original, encrypted, passphrase, tmp_path / "opened")) as files:
         assert files.extractfile(name).read() == b"a secret of the backups test"
+
+
+def keep_secret(stack, value):
+    """`./stack secret kept`."""
+    done = subprocess.run(
+        [*COMMAND, "secret", "kept"], cwd=stack.root, env=stack.environment, input=value,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def commit(stack, message):
