@@ -111,7 +111,7 @@ test-whole: .venv/made ## Run the long tests: the stores, the upgrade of an earl
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m whole
 
-test-release: .venv/made ## Run what a release needs: bare Debian 13 machines, an earlier Dagster's history, another Postgres or Dagster, Spark.
+test-release: .venv/made ## Run what a release needs: bare Debian 13 machines, an earlier Dagster's history, another Postgres or Dagster, Spark, backups of each night, longer long forms.
 	@machine/setup.sh tests
 	@.venv/bin/python -m pytest -n $(WORKERS) -m release
 

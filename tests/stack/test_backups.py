@@ -349,7 +349,7 @@ def test_older_backups_go_when_there_are_enough(original, passphrase, tmp_path):
     assert others.exists()
 
 
-@pytest.mark.whole
+@pytest.mark.release
 def test_a_backup_is_made_each_day_at_the_time_that_is_set(original, passphrase, tmp_path):
     settings = {
         "COMPOSE_PROFILES": "backup", "BACKUP_KEEP": "1", "BACKUP_FOLDER": str(tmp_path),
@@ -371,7 +371,7 @@ def test_a_backup_is_made_each_day_at_the_time_that_is_set(original, passphrase,
     assert "backup" not in original.services()
 
 
-@pytest.mark.whole
+@pytest.mark.release
 def test_encrypted_backups_are_copied_to_an_object_store_which_has_the_newest(
     original, backup, plain, passphrase, tmp_path
 ):

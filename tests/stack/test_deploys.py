@@ -131,7 +131,7 @@ class Client(threading.Thread):
 
 
 @pytest.mark.parametrize(
-    ("requests", "minutes_of_ticks"), [(300, 1), pytest.param(2000, 3, marks=pytest.mark.whole)]
+    ("requests", "minutes_of_ticks"), [(300, 1), pytest.param(2000, 3, marks=pytest.mark.release)]
 )
 def test_deploys_and_a_rollback_under_load_fail_no_request_and_miss_no_tick(
     deployed, requests, minutes_of_ticks

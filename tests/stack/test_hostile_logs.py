@@ -54,7 +54,7 @@ SAID = {(200, "said\n"), (200, '{"data":{"capturedLogs":{"stdout":"said\\n"}}}')
     ("reads", "user"),
     [
         (1000, OPERATOR),
-        *(pytest.param(10_000, user, marks=pytest.mark.whole) for user in (OPERATOR, "viewer")),
+        *(pytest.param(10_000, user, marks=pytest.mark.release) for user in (OPERATOR, "viewer")),
     ],
 )
 def test_no_read_shows_a_file_that_is_swapped_in_while_it_reads(stack, user, reads):

@@ -135,7 +135,7 @@ def test_its_variables_are_named_when_missing_shown_nowhere_and_new_in_the_next_
     assert not inside
 
 
-@pytest.mark.whole
+@pytest.mark.release
 def test_a_second_location_has_its_own_files_and_a_broken_one_holds_up_nobody(theirs, tmp_path):
     branch = shop(tmp_path, "branch", ENV.format("branch").replace("shop.duckdb", "branch.duckdb"))
     (branch / "src/shop/defs/wrong.py").write_text(WRONG)
