@@ -607,7 +607,10 @@ def test_the_run_of_a_lost_node_is_launched_again_elsewhere_within_a_minute(clus
     assert stack.status_of(run) == "FAILURE"
     assert f"taken from the node {LOST}" in stack.said_of(run), stack.said_of(run)
     (again,) = wait_until(lambda: stack.retries_of(run), "the run to be launched again", 60)
+    # Before its pod is there, a request to end it is refused.
+    wait_until(lambda: stack.status_of(again) == "STARTED", "the second attempt", 180)
     stack.terminate(again)
+    assert stack.finished(again) == "CANCELED"
     docker("start", cluster.node(2))
     wait_until(lambda: cluster.ready() == 3, "the node to be back", 180)
     # Its image is still there, and it is used again.
