@@ -11,8 +11,8 @@ from cli.output import note, say
 from cli.stack import Stack
 from cli.verbs import backup, cluster_down
 
-# What changes the database, beside the runs.
-WRITERS = "--selector=app.kubernetes.io/name in (daemon, webserver)"
+GONE = "wait", "--for=delete", "pod", "--timeout=120s"
+NAME = "--selector=app.kubernetes.io/name"
 
 
 def add(parser: ArgumentParser) -> None:
@@ -36,10 +36,12 @@ def run(stack: Stack, flags: Namespace) -> None:
         try:
             say("stopping the daemon: no further run starts")
             cluster.kubectl("scale", "deployment/daemon", "--replicas=0")
+            # Until it has ended, it may launch one more.
+            cluster.kubectl(*GONE, f"{NAME}=daemon")
             rollouts.let_runs_end(cluster)
             say("stopping the web UI: the backup then has the last change")
             cluster.kubectl("scale", *(f"deployment/{one}" for one in parts), "--replicas=0")
-            cluster.kubectl("wait", "--for=delete", "pod", WRITERS, "--timeout=120s")
+            cluster.kubectl(*GONE, f"{NAME}=webserver")
             file = backup_files.write_new(backups, flags.to, flags.keep)
             cluster_history.note_moved(cluster, file)
         except BaseException:
